@@ -37,7 +37,7 @@ pub use crate::http::service::{Arrival, Service};
 use crate::keys::key_set::KeySet;
 use crate::oauth::client_assertion::AudienceForm;
 use crate::random::Random;
-pub(crate) use crate::server::judge::{about_certificate_proxies, judge};
+pub(crate) use crate::server::judge::{about_certificate_proxies, about_state_directory, judge};
 #[doc(hidden)]
 pub use crate::server::reload::News;
 pub use crate::server::reload::{Reloaded, Reloader};
@@ -104,8 +104,13 @@ impl Server {
         let Sources { lifetimes, retention, loss, audit, revocations, uses, .. } = sources;
         let Sources { decoy_key, secret_uses, store, .. } = sources;
         let limits = &config.startup.limits;
-        if let Err(fault) = lifetimes.write(&clients, &config.startup.state) {
+        let state = &config.startup.state;
+        let lifetimes_fault = lifetimes.write(&clients, state).err().map(|fault| fault.to_string());
+        if let Some(fault) = &lifetimes_fault {
             warn!("{fault}");
+        }
+        if let Some(warning) = about_state_directory(state) {
+            warn!("{warning}");
         }
         let keys = KeySet::new(keys, retention);
         let signing_key = keys.signing_key(clock.now()).map(|key| &**key.private_key());
@@ -136,7 +141,7 @@ impl Server {
             throttle: Throttle::new(limits.failure_entries, clock.instant()),
             audit,
             verified: VerifiedTokens::default(),
-            reload_fault: ArcSwapOption::empty(),
+            reload_fault: ArcSwapOption::from(lifetimes_fault.map(Arc::new)),
             clock,
             random,
             uses,

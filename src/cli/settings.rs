@@ -8,10 +8,14 @@ use clap::{Args, Command, ValueHint};
 
 use crate::cli::environment;
 use crate::cli::error::CliError;
+#[cfg(feature = "postgres")]
+use crate::clock::Clock;
 use crate::config::{Config, ConfigError, Layer, StoreUrl};
 use crate::fault::Fault;
 use crate::fs::whole_file;
 use crate::server::StartError;
+#[cfg(feature = "postgres")]
+use crate::store::postgres::{database::Database, schema};
 
 /// The settings that have a flag. If several sources set the same setting, the first of these
 /// sources applies: flag, environment, configuration file, default.
@@ -146,6 +150,23 @@ impl From<StartError> for CliError {
             None => Self(error.to_string()),
         }
     }
+}
+
+/// The flag `--store` of the commands that change clients and keys.
+#[derive(Args, Clone, Debug, Default)]
+pub(super) struct StoreArg {
+    /// URL of the PostgreSQL database that holds clients and keys, without a password
+    /// [env: GRANTD_STORE_URL].
+    #[arg(id = "store_url", long = "store", value_name = "URL")]
+    pub(super) url: Option<String>,
+}
+
+/// Connects to the database that `config` names, and checks its schema.
+#[cfg(feature = "postgres")]
+pub(super) fn database(config: &Config) -> Result<Database, CliError> {
+    let mut database = Database::connect(&config.startup.store, &Clock::system())?;
+    schema::require(&mut database)?;
+    Ok(database)
 }
 
 /// Checks the value of `--store`. Every user of the machine can read the arguments of a process, so

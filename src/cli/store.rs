@@ -9,7 +9,7 @@ use serde_json::json;
 
 use crate::cli::error::CliError;
 use crate::cli::output::print;
-use crate::cli::store::arguments::{FilesArg, StoreArg};
+use crate::cli::store::arguments::{FilesArg, StoreArgs};
 use crate::random::Random;
 use crate::store::postgres::failure::Failure;
 use crate::store::postgres::rekey::{self, Rekeyed};
@@ -25,33 +25,33 @@ pub(super) enum StoreCommand {
     /// time. Changes nothing if the schema has this version.
     Migrate {
         #[command(flatten)]
-        store: StoreArg,
+        store: StoreArgs,
         /// Role of the servers: gets the rights that a server needs, and no more. Needed again
         /// after each new version of the schema.
         #[arg(long, value_name = "ROLE")]
         node_role: Option<String>,
     },
     /// Show what is in the store. Exits with 1 if a server could not use it.
-    Status(StoreArg),
+    Status(StoreArgs),
     /// Seal all private keys with the first master key.
     ///
     /// To replace a master key: append the new one to the master key file of every server, and
     /// restart them; put it first; run this command; then remove the old one.
-    Rekey(StoreArg),
+    Rekey(StoreArgs),
     /// Fill an empty store from files. Copies all of them or none.
     ///
     /// Copies the clients, and the signing keys with their times. A `jwks` that names a file is
     /// replaced by the keys in the file. If the store holds exactly this already, changes nothing.
     Import {
         #[command(flatten)]
-        store: StoreArg,
+        store: StoreArgs,
         #[command(flatten)]
         files: FilesArg,
     },
     /// Write the store to new files, which `serve` reads. Writes all of them or none.
     Export {
         #[command(flatten)]
-        store: StoreArg,
+        store: StoreArgs,
         #[command(flatten)]
         files: FilesArg,
     },
@@ -67,19 +67,19 @@ pub(super) fn run(command: StoreCommand) -> Result<(), CliError> {
     }
 }
 
-fn migrate(store: StoreArg, node_role: Option<&str>) -> Result<(), CliError> {
+fn migrate(store: StoreArgs, node_role: Option<&str>) -> Result<(), CliError> {
     let (_, mut database) = store.connect()?;
     let Migrated { from, to } = schema::migrate(&mut database, node_role)?;
     print(json!({ "store": database.name(), "from": from, "schema": to, "node_role": node_role }))
 }
 
-fn show(store: StoreArg) -> Result<(), CliError> {
+fn show(store: StoreArgs) -> Result<(), CliError> {
     let (_, mut database) = store.connect()?;
     schema::require(&mut database)?;
     print(status::read(&mut database)?)
 }
 
-fn rekey(store: StoreArg) -> Result<(), CliError> {
+fn rekey(store: StoreArgs) -> Result<(), CliError> {
     let (settings, mut database) = store.connect()?;
     let master_keys = MasterKeys::load(&settings)?;
     schema::require(&mut database)?;

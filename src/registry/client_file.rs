@@ -10,7 +10,9 @@ mod document;
 pub mod edit;
 mod entry;
 
-pub use crate::registry::client_file::asymmetric::{read_client_keys, read_key_set, skipped_keys};
+pub use crate::registry::client_file::asymmetric::{
+    names_key_file, read_client_keys, read_key_set, skipped_keys,
+};
 pub use crate::registry::client_file::document::place_in;
 pub use crate::registry::client_file::entry::{KeyPaths, OPTIONAL_FIELDS};
 

@@ -1,6 +1,10 @@
 //! Checks what depends on several files: the settings together with the clients.
 
+use std::path::Path;
+use std::{fs, iter};
+
 use crate::config::{ClientCertificates, Config, IssuerUrl, ListenAddr};
+use crate::fs::whole_file;
 use crate::oauth::client::Client;
 use crate::registry::clients::Registry;
 use crate::registry::derived::{CertificateClients, has_demo_secret, needs_proxy};
@@ -102,6 +106,21 @@ pub(crate) fn about_certificate_proxies(config: &Config, clients: &Registry) -> 
     } else {
         None
     }
+}
+
+/// Returns a warning if users other than the owner and group can write the state directory or a file
+/// in it.
+pub(crate) fn about_state_directory(state: &Path) -> Option<String> {
+    let inside = fs::read_dir(state).into_iter().flatten().flatten().map(|entry| entry.path());
+    let mut paths = iter::once(state.to_owned()).chain(inside);
+    let open = paths.find(|path| {
+        fs::metadata(path).is_ok_and(|found| whole_file::is_world_writable(&found.permissions()))
+    })?;
+    Some(format!(
+        "{}: can be written by everyone on this machine, who can make revoked tokens valid again \
+         and keep assertions and revocations from being recorded: run chmod o-w on it",
+        open.display()
+    ))
 }
 
 /// Returns the configured issuer, or `http://` followed by the first TCP address.

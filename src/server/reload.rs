@@ -76,6 +76,25 @@ impl InForce {
             degraded: [const { None }; 2],
         }
     }
+
+    /// Returns those of `updates`, and of the clients that were barred before, that may be put in
+    /// force. Keeps the clients that `bars` bars.
+    fn accept(&mut self, updates: Vec<Update>, bars: Bars) -> Vec<Update> {
+        let earlier = take(&mut self.barred).into_values();
+        let mut accepted = Vec::with_capacity(updates.len());
+        for update in earlier.map(|client| Update::Put(Box::new(client))).chain(updates) {
+            match update {
+                Update::Put(client) if bars.bars(&client) => {
+                    self.barred.insert(client.id.clone(), *client);
+                }
+                update => {
+                    self.barred.remove(update.id());
+                    accepted.push(update);
+                }
+            }
+        }
+        accepted
+    }
 }
 
 /// The id of the key of each key file.
@@ -139,6 +158,11 @@ impl Reloader {
     /// now, they have changed, and a reload is needed.
     pub fn client_keys(&self) -> Stamp {
         self.client_keys.lock().clone()
+    }
+
+    /// Whether the start or the last reload has found a fault, so that a reload should be tried again.
+    pub fn has_fault(&self) -> bool {
+        self.context.reload_fault.load().is_some()
     }
 
     /// Returns the settings in force that a reload may change.
@@ -223,19 +247,7 @@ impl Reloader {
         let in_force = &mut *self.in_force.lock();
         let old = self.context.snapshot();
         let bars = Bars::of(&old.config);
-        let earlier = take(&mut in_force.barred).into_values();
-        let mut updates = Vec::with_capacity(news.clients.len());
-        for update in earlier.map(|client| Update::Put(client.into())).chain(news.clients) {
-            match update {
-                Update::Put(client) if bars.bars(&client) => {
-                    in_force.barred.insert(client.id.clone(), *client);
-                }
-                update => {
-                    in_force.barred.remove(update.id());
-                    updates.push(update);
-                }
-            }
-        }
+        let updates = in_force.accept(news.clients, bars);
         let mut keys = Vec::new();
         let mut kept_keys: Vec<_> = old.keys.iter().map(SigningKey::key_id).collect();
         if let Some(given) = news.keys {
@@ -279,12 +291,8 @@ impl Reloader {
         }
         let is_new = |key: &&SigningKey| old.iter().all(|known| known.key_id() != key.key_id());
         let private_keys = keys.iter().filter(is_new).map(|key| &**key.private_key());
-        self.context
-            .engine
-            .backends()
-            .prepare(private_keys)
-            .err()
-            .map(|error| StartError::from(error).to_string())
+        let prepared = self.context.engine.backends().prepare(private_keys);
+        prepared.err().map(|fault| StartError::from(fault).to_string())
     }
 
     /// Logs and audits a change of the signing key since the last call. Must be called regularly:

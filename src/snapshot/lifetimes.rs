@@ -13,7 +13,7 @@
 //! never less.
 
 use std::collections::BTreeMap;
-use std::io::{self, Read as _};
+use std::io::{self, BufReader};
 use std::path::{Path, PathBuf};
 use std::sync::Arc;
 use std::time::Duration;
@@ -185,15 +185,27 @@ impl Recorded {
     /// A [`Fault`] if the file cannot be read or does not hold lifetimes.
     pub fn read(directory: &Path) -> Result<Self, Fault> {
         let path = path_in(directory);
-        let Some(mut file) = text::open_if_exists(&path)? else { return Ok(Self::default()) };
-        let mut text = Vec::new();
-        file.read_to_end(&mut text).map_err(|error| Fault::cannot("read", &path, &error))?;
-        serde_json::from_slice(&text).map_err(|_| {
+        let Some(file) = text::open_if_exists(&path)? else { return Ok(Self::default()) };
+        serde_json::from_reader(BufReader::new(file)).map_err(|error| {
+            if let Some(kind) = error.io_error_kind() {
+                return Fault::cannot("read", &path, &kind.into());
+            }
             let problem = "does not hold token lifetimes; restore the file, or delete it: then \
                            not_before may miss tokens without an iat whose client's lifetime was \
                            shortened";
             Fault::new(&path, problem)
         })
+    }
+
+    /// Checks that the file in the state directory `directory` can be locked.
+    ///
+    /// # Errors
+    ///
+    /// A [`Fault`] if its lock file cannot be opened.
+    pub fn check_lock(directory: &Path) -> Result<(), Fault> {
+        let path = path_in(directory);
+        let lock = whole_file::check_lock(&path);
+        lock.map_err(|error| Fault::cannot("locked", &path, &error))
     }
 
     /// Returns the lifetimes of `clients`, which follow the recorded ones at `now`.
@@ -337,5 +349,26 @@ mod tests {
         std::fs::write(state.join("lifetimes"), "{}").unwrap();
         let fault = Recorded::read(&state).unwrap_err().to_string();
         assert!(fault.contains("does not hold token lifetimes; restore the file"), "{fault}");
+    }
+
+    #[test]
+    fn after_any_changes_the_lifetimes_are_those_after_a_restart() {
+        let mut number: u32 = 1;
+        let mut below = |end: usize| {
+            number = number.wrapping_mul(1_664_525).wrapping_add(1_013_904_223);
+            (number >> 16) as usize % end
+        };
+        let ids: Vec<_> = (0..30).map(|id| format!("client-{id}")).collect();
+        let mut clients: BTreeMap<&str, u32> = BTreeMap::new();
+        let (mut before, mut now) = (InForce::default(), NOW);
+        for _ in 0..300 {
+            for _ in 0..below(4) {
+                let (id, lifetime) = (&*ids[below(30)], [0, 600, 600, 900, 60][below(5)]);
+                clients.insert(id, lifetime);
+                clients.retain(|_, lifetime| *lifetime > 0);
+            }
+            now = now + below(1000) as u64;
+            before = after(&before, &clients.clone().into_iter().collect::<Vec<_>>(), now);
+        }
     }
 }

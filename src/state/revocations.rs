@@ -79,12 +79,12 @@ impl Revocations {
         Ok(Self { shared, commit })
     }
 
-    /// Checks that the file of revocations in `directory`, if it exists, can be read. Writes
-    /// nothing.
+    /// Checks that the file of revocations in `directory`, if it exists, can be locked, read and
+    /// written. Writes nothing.
     ///
     /// # Errors
     ///
-    /// A [`Fault`] if the file cannot be read or a line of it is invalid.
+    /// A [`Fault`] if the file cannot be locked, read or written, or a line of it is invalid.
     pub fn check(directory: &Path) -> Result<(), Fault> {
         file::check(directory)
     }
@@ -126,13 +126,16 @@ impl Revocations {
         self.shared.cut_offs.load(Ordering::Relaxed)
     }
 
-    /// Why the file cannot be read at present, and what to do; `None` if it can be read.
+    /// Why the file cannot be read or written at present, and what to do; `None` if it can.
     pub fn fault(&self) -> Option<String> {
-        let fault = self.shared.unread.lock().clone()?;
-        Some(format!(
-            "{fault}; restore the file and its permissions: until then, what other processes \
-             revoke may not be in force here, and a restart fails"
-        ))
+        if let Some(fault) = &*self.shared.unread.lock() {
+            return Some(format!(
+                "{fault}; restore the file and its permissions: until then, what other processes \
+                 revoke may not be in force here, and a restart fails"
+            ));
+        }
+        let fault = self.shared.unwritten.lock().clone()?;
+        Some(format!("{fault}; check free space and access: until then, revocations are refused"))
     }
 
     /// Revokes the token that has the key `key`, belongs to the client `client_id` and expires at

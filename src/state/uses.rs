@@ -25,7 +25,7 @@ use tracing::warn;
 
 use crate::clock::Clock;
 use crate::fault::Fault;
-use crate::fs::shared_log::read_only;
+use crate::fs::shared_log::{SharedLog, read_only};
 use crate::fs::whole_file;
 use crate::state::group_commit::{Commit, GroupCommit, LOCK_WAIT};
 use crate::state::shares::client_tag;
@@ -93,16 +93,21 @@ impl Uses {
         Ok(Self { commit, unrecorded })
     }
 
-    /// Checks that the file of uses in `directory`, if it exists, can be read. Writes nothing.
+    /// Checks that the file of uses in `directory`, if it exists, can be locked, read and written.
+    /// Writes nothing.
     ///
     /// # Errors
     ///
-    /// A [`Fault`] if the file cannot be read or a line of it is invalid.
+    /// A [`Fault`] if the file cannot be locked, read or written, or a line of it is invalid.
     pub fn check(directory: &Path) -> Result<(), Fault> {
         let path = directory.join(FILE_NAME);
+        let lock = whole_file::check_lock(&path);
+        lock.map_err(|error| Fault::cannot("locked", &path, &error))?;
         let news = read_only(&path, &path, LOCK_WAIT);
         let news = news.map_err(|error| Fault::cannot("read", &path, &error))?;
-        check(path, &news)
+        check(path.clone(), &news)?;
+        let tried = SharedLog::new(path.clone(), path.clone()).try_open();
+        tried.map_err(|error| Fault::cannot("written", &path, &error))
     }
 
     /// Records that the assertion or proof is used. If several calls for one value run at the same

@@ -1,5 +1,6 @@
 //! The PostgreSQL and the PgBouncer that other tests use.
 
+mod commands;
 mod faults;
 mod impostor;
 mod manual;

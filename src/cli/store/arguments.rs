@@ -5,16 +5,15 @@ use std::path::PathBuf;
 use clap::{Args, ValueHint};
 
 use crate::cli::error::CliError;
-use crate::cli::settings::ServeArgs;
+use crate::cli::settings::{ServeArgs, StoreArg};
 use crate::clock::Clock;
 use crate::config::StoreSettings;
 use crate::store::postgres::database::Database;
 
 #[derive(Args, Debug)]
-pub(super) struct StoreArg {
-    /// URL of the PostgreSQL database, without a password [env: GRANTD_STORE_URL].
-    #[arg(long = "store", value_name = "URL")]
-    store_url: Option<String>,
+pub(in crate::cli) struct StoreArgs {
+    #[command(flatten)]
+    store: StoreArg,
     /// Configuration file (TOML), which may set the URL, the master key file and the certificate
     /// authorities.
     #[arg(long, value_name = "FILE", env = "GRANTD_CONFIG")]
@@ -22,7 +21,7 @@ pub(super) struct StoreArg {
 }
 
 #[derive(Args, Debug)]
-pub(super) struct FilesArg {
+pub(in crate::cli) struct FilesArg {
     /// Client registry.
     #[arg(long, value_name = "FILE", value_hint = ValueHint::FilePath)]
     pub(super) clients: PathBuf,
@@ -31,11 +30,12 @@ pub(super) struct FilesArg {
     pub(super) keys: PathBuf,
 }
 
-impl StoreArg {
+impl StoreArgs {
     /// Connects to the store. Returns its settings, too.
     pub(super) fn connect(self) -> Result<(StoreSettings, Database), CliError> {
-        let Self { store_url, config } = self;
-        let settings = ServeArgs { store_url, config, ..ServeArgs::default() }.resolve()?;
+        let Self { store, config } = self;
+        let settings =
+            ServeArgs { store_url: store.url, config, ..ServeArgs::default() }.resolve()?;
         let settings = settings.startup.store;
         let database = Database::connect(&settings, &Clock::system())?;
         Ok((settings, database))

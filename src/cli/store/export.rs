@@ -7,7 +7,7 @@ use serde_json::json;
 
 use crate::cli::error::CliError;
 use crate::cli::output::print;
-use crate::cli::store::arguments::{FilesArg, StoreArg};
+use crate::cli::store::arguments::{FilesArg, StoreArgs};
 use crate::fault::Fault;
 use crate::fs::whole_file;
 use crate::registry::client_file;
@@ -15,7 +15,7 @@ use crate::store::postgres::schema;
 use crate::store::postgres::seal::MasterKeys;
 use crate::store::postgres::transfer::{self, Contents};
 
-pub(super) fn export(store: StoreArg, files: &FilesArg) -> Result<(), CliError> {
+pub(super) fn export(store: StoreArgs, files: &FilesArg) -> Result<(), CliError> {
     let FilesArg { clients: registry, keys: directory } = files;
     require_new(registry, directory)?;
     let (settings, mut database) = store.connect()?;

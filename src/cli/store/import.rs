@@ -7,7 +7,7 @@ use zeroize::Zeroizing;
 
 use crate::cli::error::CliError;
 use crate::cli::output::print;
-use crate::cli::store::arguments::{FilesArg, StoreArg};
+use crate::cli::store::arguments::{FilesArg, StoreArgs};
 use crate::fault::Fault;
 use crate::fs::whole_file;
 use crate::keys::directory::KeyDirectory;
@@ -19,7 +19,7 @@ use crate::store::postgres::schema;
 use crate::store::postgres::seal::MasterKeys;
 use crate::store::postgres::transfer::{self, Contents, Imported};
 
-pub(super) fn import(store: StoreArg, files: &FilesArg) -> Result<(), CliError> {
+pub(super) fn import(store: StoreArgs, files: &FilesArg) -> Result<(), CliError> {
     let FilesArg { clients, keys } = files;
     // Nobody may change the files while they are copied.
     let _registry =

@@ -12,7 +12,8 @@ use tracing::{error, info, warn};
 use crate::dialect::Outcome;
 use crate::dialect::route::Route;
 use crate::endpoint::outcome::{Phases, Refused, Served};
-use crate::http::service::{RequestInfo, Service, single};
+use crate::http::header::single;
+use crate::http::service::{RequestInfo, Service};
 use crate::oauth::error::Cause;
 use crate::telemetry::answered::Answered;
 use crate::telemetry::audit;
@@ -23,7 +24,7 @@ use crate::telemetry::trace_parent::TraceParent;
 impl Service {
     /// Records a request that was dropped before its answer, because the client or the server
     /// closed the connection.
-    pub(super) fn record_abandoned(&self, info: RequestInfo<'_>, request_id: &HeaderValue) {
+    pub(super) fn record_abandoned(&self, info: &RequestInfo<'_>, request_id: &HeaderValue) {
         let RequestInfo { head, route, arrival, address } = info;
         let took = self.context.clock.instant() - arrival.first_byte;
         let outcome = "abandoned";
@@ -43,7 +44,7 @@ impl Service {
 
     pub(super) fn record(
         &self,
-        info: RequestInfo<'_>,
+        info: &RequestInfo<'_>,
         request_id: &HeaderValue,
         outcome: &Outcome<'_>,
     ) {
@@ -113,7 +114,7 @@ impl Service {
     /// Writes the outcome of a request to the audit, if it issued, revoked or refused something.
     fn audit_request(
         &self,
-        info: RequestInfo<'_>,
+        info: &RequestInfo<'_>,
         answered: &Answered<'_>,
         verdict: &Result<Served<'_>, Refused<'_>>,
     ) {
@@ -148,7 +149,7 @@ impl Service {
 
 /// Writes the log line of a request.
 fn write_line(
-    info: RequestInfo<'_>,
+    info: &RequestInfo<'_>,
     answered: &Answered<'_>,
     verdict: &Result<Served<'_>, Refused<'_>>,
 ) {

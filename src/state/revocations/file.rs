@@ -10,17 +10,18 @@ use std::fmt;
 use std::io::{self, ErrorKind};
 use std::path::Path;
 use std::sync::Arc;
+use std::time::Duration;
 
 use tracing::{error, warn};
 
 use crate::clock::Clock;
 use crate::fault::Fault;
-use crate::fs::shared_log::{News, SharedLog, read_only};
-use crate::fs::whole_file::Lock;
+use crate::fs::shared_log::{SharedLog, read_only};
+use crate::fs::whole_file::{self, Lock};
 use crate::state::earlier_release::{left_lock, none_has_begun};
 use crate::state::group_commit::LOCK_WAIT;
 use crate::state::revocations::ledger::{Medium, Shared, is_over};
-use crate::state::revocations::line::{CURRENT, Line, Link, link_of};
+use crate::state::revocations::line::{self, CURRENT, Line, Link, link_of};
 use crate::state::revocations::revoked::Row;
 use crate::state::shares::ClientTag;
 use crate::time::UnixTime;
@@ -52,29 +53,72 @@ impl RevocationFile {
             clock,
         };
         let directory = directory.display();
-        let lock = file.lock();
+        let lock = file.lock(LOCK_WAIT);
+        let cannot = |error| Fault::cannot("locked", file.log.path(), error);
+        file.note(lock.as_ref().map(drop).map_err(cannot));
         match &lock {
             Ok(_) => {}
             Err(error) if error.kind() == ErrorKind::WouldBlock => {
                 warn!(%directory, %error, "no token can be revoked while another process holds it");
             }
             Err(error) => {
-                warn!(%directory, %error, "no token can be revoked: the directory is not writable");
+                warn!(%directory, %error, "no token can be revoked: the file cannot be locked");
             }
         }
         file.learn()?;
         if lock.is_ok() {
             // The next revocation tries again.
             let _ = file.log.cut_torn_line();
+            file.note(file.try_open());
         }
         Ok(file)
+    }
+
+    /// Notes whether revocations can be written.
+    fn note(&self, seen: Result<(), Fault>) {
+        *self.shared.unwritten.lock() = seen.err();
+    }
+
+    fn has_fault(&self) -> bool {
+        self.shared.unwritten.lock().is_some()
+    }
+
+    fn try_open(&self) -> Result<(), Fault> {
+        self.log.try_open().map_err(|error| Fault::cannot("written", self.log.path(), &error))
+    }
+
+    /// Looks whether revocations can be written: by writing, if the last one could not. Does not
+    /// wait for the lock, because the rows of other processes are to be read in time.
+    fn look_to_write(&mut self) {
+        let seen = if self.has_fault() { self.try_write() } else { self.try_open() };
+        self.note(seen);
+    }
+
+    fn try_write(&mut self) -> Result<(), Fault> {
+        let lock = self.lock(Duration::ZERO);
+        let _lock = lock.map_err(|error| Fault::cannot("locked", self.log.path(), &error))?;
+        let tried = self.log.try_write();
+        tried.map_err(|error| Fault::cannot("written", self.log.path(), &error))
+    }
+
+    /// Notes whether rows could be written. After an error, the file is read anew.
+    fn note_written(&mut self, result: &io::Result<()>) {
+        match result {
+            Ok(()) if !self.has_fault() => {}
+            // This process may have had the file open since before its permissions were changed.
+            Ok(()) => self.note(self.try_open()),
+            Err(error) => {
+                self.note(Err(Fault::cannot("written", self.log.path(), error)));
+                self.log.forget();
+            }
+        }
     }
 
     /// Reads what other processes have added. The caller need not hold the lock.
     fn learn(&mut self) -> Result<(), Fault> {
         let news = self.log.read();
         let news = news.map_err(|error| Fault::cannot("read", self.log.path(), &error))?;
-        let lines = parse(self.log.path(), &news).inspect_err(|_| self.log.forget())?;
+        let lines = line::parse(self.log.path(), &news).inspect_err(|_| self.log.forget())?;
         if news.is_other_file {
             self.owners.clear();
         }
@@ -115,10 +159,26 @@ impl RevocationFile {
         Ok(())
     }
 
-    fn lock(&mut self) -> io::Result<Lock> {
-        let lock = self.log.lock(LOCK_WAIT)?;
+    /// Reads what other processes have added. It is a fault if a process that starts now could not.
+    fn read(&mut self) -> Result<(), Fault> {
+        self.learn()?;
+        let tried = self.log.try_read();
+        tried.map_err(|error| Fault::cannot("read", self.log.path(), &error))
+    }
+
+    fn lock(&mut self, wait: Duration) -> io::Result<Lock> {
+        let lock = self.log.lock(wait)?;
         // It stays until `uses` has seen it.
         self.had_left = left_lock(self.log.path())?.is_some();
+        Ok(lock)
+    }
+
+    fn take(&mut self) -> Result<Lock, Fault> {
+        let lock = self.lock(LOCK_WAIT);
+        let lock = lock.map_err(|error| Fault::cannot("locked", self.log.path(), &error))?;
+        self.learn()?;
+        let cut = self.log.cut_torn_line();
+        cut.map_err(|error| Fault::cannot("written", self.log.path(), &error))?;
         Ok(lock)
     }
 
@@ -155,28 +215,18 @@ impl Medium for RevocationFile {
     /// Reads what other processes have added, and shares the fault if that fails, or if a process
     /// that starts now could not read the file.
     fn look(&mut self) -> Result<(), Fault> {
-        let seen = self.learn().and_then(|()| {
-            let path = self.log.path();
-            match require_readable(path) {
-                Err(error) if error.kind() != ErrorKind::NotFound => {
-                    Err(Fault::cannot("read", path, &error))
-                }
-                _ => Ok(()),
-            }
-        });
+        let seen = self.read();
         *self.shared.unread.lock() = seen.clone().err();
+        if seen.is_ok() {
+            self.look_to_write();
+        }
         seen
     }
 
     fn begin(&mut self) -> Result<Lock, Fault> {
         // What another process has revoked counts, even if it holds the lock.
-        let _ = self.look();
-        let lock = self.lock();
-        let lock = lock.map_err(|error| Fault::cannot("locked", self.log.path(), &error))?;
-        self.learn()?;
-        let cut = self.log.cut_torn_line();
-        cut.map_err(|error| Fault::cannot("written", self.log.path(), &error))?;
-        Ok(lock)
+        *self.shared.unread.lock() = self.read().err();
+        self.take().inspect_err(|fault| self.note(Err(fault.clone())))
     }
 
     fn size(&self) -> usize {
@@ -192,9 +242,7 @@ impl Medium for RevocationFile {
     fn write(&mut self, fresh: &[Row]) -> (usize, io::Result<()>) {
         let (written, result) = self.put(fresh);
         let result = result.and_then(|()| none_has_begun(self.log.path(), self.had_left));
-        if result.is_err() {
-            self.log.forget();
-        }
+        self.note_written(&result);
         (written, result)
     }
 
@@ -206,9 +254,7 @@ impl Medium for RevocationFile {
         }
         let (lines, appended) = self.log.append(&Line::CutOff(client, until).to_string());
         let synced = appended.and_then(|()| self.log.sync());
-        if synced.is_err() {
-            self.log.forget();
-        }
+        self.note_written(&synced);
         (lines > 0, synced)
     }
 
@@ -225,35 +271,21 @@ fn write_row(row: &Row, text: &mut String) {
     Line::Token(row.key, row.expires_at).write(text);
 }
 
-/// Checks that the file of revocations in `directory`, if it exists, can be read and is valid.
+/// Checks that the file of revocations in `directory`, if it exists, can be locked, read and written,
+/// and is valid.
 pub(super) fn check(directory: &Path) -> Result<(), Fault> {
     let path = directory.join(FILE_NAME);
     let locked = directory.join(LOCKED);
+    // The first is the lock of an earlier release.
+    for locked in [&path, &locked] {
+        let lock = whole_file::check_lock(locked);
+        lock.map_err(|error| Fault::cannot("locked", &path, &error))?;
+    }
     let news = read_only(&path, &locked, LOCK_WAIT);
     let news = news.map_err(|error| Fault::cannot("read", &path, &error))?;
-    parse(&path, &news).map(drop)
-}
-
-fn parse(path: &Path, news: &News) -> Result<Vec<Line>, Fault> {
-    let numbered = (news.lines_before + 1..).zip(news.lines());
-    let parsed = numbered.map(|(number, line)| {
-        Line::parse(line).ok_or_else(|| {
-            let problem = "is not a valid revocation record; restore the file, or delete the \
-                           line (its token becomes valid again)";
-            Fault::new(path, problem).at_line(number)
-        })
-    });
-    parsed.collect()
-}
-
-/// Whether this user may open the file, which this process may have open since before its
-/// permissions were changed.
-fn require_readable(path: &Path) -> io::Result<()> {
-    #[cfg(unix)]
-    rustix::fs::access(path, rustix::fs::Access::READ_OK)?;
-    #[cfg(not(unix))]
-    let _ = path;
-    Ok(())
+    line::parse(&path, &news)?;
+    let tried = SharedLog::new(path.clone(), locked).try_open();
+    tried.map_err(|error| Fault::cannot("written", &path, &error))
 }
 
 /// Returns the number of lines above which the file is rewritten if `live` rows are in memory.

@@ -28,6 +28,8 @@ pub(crate) struct Shared {
     pub(super) cut_offs: AtomicU64,
     /// Why the file could not be read at the last look; `None` if it could.
     pub(super) unread: Mutex<Option<Fault>>,
+    /// Why the last revocation could not be written, or the next one cannot.
+    pub(super) unwritten: Mutex<Option<Fault>>,
 }
 
 impl Shared {

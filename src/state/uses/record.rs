@@ -30,7 +30,7 @@ use tracing::{error, info, warn};
 use crate::clock::Clock;
 use crate::fault::Fault;
 use crate::fs::shared_log::{News, SharedLog};
-use crate::fs::whole_file::{self, Lock};
+use crate::fs::whole_file::Lock;
 use crate::oauth::client_assertion::SKEW;
 use crate::state::earlier_release::{left_lock, none_has_begun};
 use crate::state::group_commit::{Commit, LOCK_WAIT, Waiting};
@@ -98,7 +98,7 @@ impl Record {
     fn look(&mut self) {
         let had_fault = self.unrecorded.lock().is_some();
         let seen = if had_fault {
-            self.take().and_then(|_lock| whole_file::try_beside(self.log.path()))
+            self.take().and_then(|_lock| self.log.try_write())
         } else {
             self.log.try_open()
         };
@@ -269,10 +269,15 @@ impl Record {
         let lost = accepted.split_off(written);
         accepted.into_iter().for_each(|waiting| waiting.answer(Ok(())));
         lost.into_iter().for_each(|lost| self.index.remove(lost.job.entry));
-        self.note(result.as_ref().copied());
-        if let Err(error) = result {
-            self.complain(&error);
-            self.log.forget();
+        match &result {
+            Ok(()) if self.unrecorded.lock().is_none() => {}
+            // This process may have had the file open since before its permissions were changed.
+            Ok(()) => self.note(self.log.try_open().as_ref().copied()),
+            Err(error) => {
+                self.note(Err(error));
+                self.complain(error);
+                self.log.forget();
+            }
         }
     }
 
