@@ -17,7 +17,7 @@ pub mod schema;
 pub mod seal;
 mod secret_uses;
 pub mod snapshot_file;
-mod start;
+pub mod start;
 pub mod status;
 mod tls;
 pub mod transfer;

@@ -128,7 +128,11 @@ impl Position {
     }
 
     /// Returns the store of this position, of which `known` is known by its URL.
-    pub(super) fn source(&self, database: &mut Database, known: &Source) -> Result<Source, Failure> {
+    pub(super) fn source(
+        &self,
+        database: &mut Database,
+        known: &Source,
+    ) -> Result<Source, Failure> {
         let rows = database.query(SYSTEM, &[], REQUEST_LIMIT)?;
         let system = rows.first().map_or(Ok(String::new()), |row| row.get(0))?;
         let (epoch, since) = (self.epoch.clone(), self.since);

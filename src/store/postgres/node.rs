@@ -97,7 +97,8 @@ impl Node {
             source: &source,
         };
         let known = if settings.cache { start.of_either(&path)? } else { start.of_store()? };
-        let Known { clients, faulty, keys, decoy_key, shared, position, since, away, system } = known;
+        let Known { clients, faulty, keys, decoy_key, shared, position, since, away, system } =
+            known;
         for fault in faulty.values() {
             error!(%fault, "this client is not served");
         }

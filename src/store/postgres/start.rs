@@ -1,6 +1,7 @@
 //! What a server knows at its start: what it reads from the store, or, while that is away, from the
 //! snapshot.
 
+use std::io::ErrorKind;
 use std::path::Path;
 use std::sync::Arc;
 use std::time::Duration;
@@ -9,6 +10,7 @@ use tracing::warn;
 use zeroize::Zeroizing;
 
 use crate::clock::Clock;
+use crate::config::Startup;
 use crate::fault::Fault;
 use crate::keys::signing_key::SigningKey;
 use crate::oauth::decoy::DecoyKey;
@@ -110,10 +112,7 @@ impl Start<'_> {
                     Unread::Away(_) => vec![Fault::from(failure)],
                 };
                 all.extend(faults.into_iter().map(|mut fault| {
-                    fault.problem = format!(
-                        "no server can start from this snapshot while the store is away: {}",
-                        fault.problem
-                    );
+                    fault.problem = format!("{}; {CANNOT_START}", fault.problem);
                     fault
                 }));
                 all
@@ -167,17 +166,12 @@ impl Start<'_> {
 
     fn of_snapshot(&mut self, path: &Path, failure: &Failure) -> Result<Known, Vec<Fault>> {
         let shared = Arc::<Shared>::default();
-        let loaded = snapshot_file::load(path, self.source, self.master_keys, &shared.revoked)?;
-        let Loaded { seen, source, clients, faulty, keys: sealed, decoy_key: sealed_decoy_key } =
-            loaded;
-        let decoy_key = open_decoy_key(path, self.master_keys, &sealed_decoy_key)?;
-        let (keys, faults) = rows::open_keys(path, self.master_keys, &sealed);
-        if !faults.is_empty() {
-            return Err(faults);
-        }
+        let Opened { loaded, keys, decoy_key } =
+            open_snapshot(path, self.source, self.master_keys, &shared)?;
+        let Loaded { seen, source, clients, faulty, .. } = loaded;
         // They are in every further base, too.
-        self.snapshot_file.set_decoy_key(sealed_decoy_key);
-        self.snapshot_file.add_keys(Some(sealed));
+        self.snapshot_file.set_decoy_key(loaded.decoy_key);
+        self.snapshot_file.add_keys(Some(loaded.keys));
         let age = self.clock.now().since(seen);
         warn!(
             error = %failure,
@@ -200,6 +194,57 @@ impl Start<'_> {
             system: Some(source.system),
         })
     }
+}
+
+/// A snapshot whose keys are opened.
+struct Opened {
+    loaded: Loaded,
+    keys: Vec<SigningKey>,
+    decoy_key: DecoyKey,
+}
+
+fn open_snapshot(
+    path: &Path,
+    source: &Source,
+    master_keys: &Arc<MasterKeys>,
+    shared: &Shared,
+) -> Result<Opened, Vec<Fault>> {
+    let loaded = snapshot_file::load(path, source, master_keys, &shared.revoked)?;
+    let decoy_key = open_decoy_key(path, master_keys, &loaded.decoy_key)?;
+    let (keys, faults) = rows::open_keys(path, master_keys, &loaded.keys);
+    if faults.is_empty() { Ok(Opened { loaded, keys, decoy_key }) } else { Err(faults) }
+}
+
+/// Says whether a server could start at `now` while the store is away. Returns a line, and whether
+/// it is a warning. `None` if no snapshot is kept.
+pub fn about_snapshot(startup: &Startup, now: UnixTime) -> Option<(bool, String)> {
+    let settings = &startup.store;
+    let source = settings.url.as_ref().filter(|_| settings.cache).map(Source::of)?;
+    let path = snapshot_file::path(&startup.state);
+    let shown = path.display();
+    if path.symlink_metadata().is_err_and(|error| error.kind() == ErrorKind::NotFound) {
+        let line = format!("{shown}: there is no snapshot yet; `serve` writes it");
+        return Some((false, line));
+    }
+    let opened = MasterKeys::load(settings).map_err(Vec::from).and_then(|master_keys| {
+        open_snapshot(&path, &source, &Arc::new(master_keys), &Shared::default())
+    });
+    Some(match opened {
+        Ok(Opened { loaded, keys, .. }) => {
+            let (clients, keys, age) = (loaded.clients.len(), keys.len(), now.since(loaded.seen));
+            let line = format!(
+                "{shown}: `serve` starts from this snapshot while the database is away: clients: \
+                 {clients}, keys: {keys}, {age} s old"
+            );
+            (false, line)
+        }
+        Err(faults) => {
+            let faults: Vec<_> = faults.iter().map(ToString::to_string).collect();
+            let line =
+                format!("{}; until `serve` has replaced it, {CANNOT_START}", faults.join("; "));
+            (true, line)
+        }
+    })
 }
 
 /// Reads the sealed decoy key. If there is none, generates one; of several servers that do so at the
@@ -247,6 +292,7 @@ fn lost(store: &Path) -> Failure {
 
 /// How long a server that has a snapshot waits for the store at its start.
 const LONGEST_CONNECT: Duration = Duration::from_secs(3);
+const CANNOT_START: &str = "no server can start from it while the database is away";
 const DECOY_KEY: &str = "decoy key";
 const GET_SECRET: &str = "select s.sealed from grantd.secret s where s.name = $1";
 const PUT_SECRET: &str = "insert into grantd.secret (name, sealed) values ($1, $2) \

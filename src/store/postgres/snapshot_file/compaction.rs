@@ -84,7 +84,9 @@ impl Compaction {
                     (self.stage, self.place) = (Stage::Base, Place::FIRST);
                     log.read(&mut self.place, until)?;
                 }
-                Stage::Base => (self.stage, self.place, self.number) = (Stage::Changes, log.base, 0),
+                Stage::Base => {
+                    (self.stage, self.place, self.number) = (Stage::Changes, log.base, 0)
+                }
                 Stage::Changes => {
                     self.draft.end_base(self.seen).map_err(unwritten)?;
                     self.stage = Stage::Rest;

@@ -279,7 +279,8 @@ fn no_record_is_left_out_doubled_moved_or_of_another_file() {
     let [file, other] = [&bench, &other].map(|bench| fs::read(bench.path()).unwrap());
     let places = boundaries(&file);
     let records: Vec<_> = places.windows(2).map(|ends| &file[ends[0]..ends[1]]).collect();
-    let of_other: Vec<_> = boundaries(&other).windows(2).map(|it| other[it[0]..it[1]].to_vec()).collect();
+    let of_other: Vec<_> =
+        boundaries(&other).windows(2).map(|it| other[it[0]..it[1]].to_vec()).collect();
     let copy = bench.directory.path().join("copy");
     let find_of = |start: &[u8], records: &[&[u8]]| {
         fs::write(&copy, [start, &records.concat()].concat()).unwrap();
@@ -348,7 +349,10 @@ fn a_long_file_is_written_anew_while_changes_are_appended() {
         changes += 1;
         assert!(changes < 300, "it was never written anew");
         let others = entry("d", changes);
-        bench.tell([part(&[Item::Client("c", &long), Item::Client("d", &others)]), seen(changes.into())]);
+        bench.tell([
+            part(&[Item::Client("c", &long), Item::Client("d", &others)]),
+            seen(changes.into()),
+        ]);
         bench.pass(1);
     }
     let found = bench.find().unwrap();
@@ -423,7 +427,10 @@ fn a_link_or_pipe_in_its_place_is_refused_and_left_alone() {
     bench.pass(60);
     assert!(bench.queue.is_base_needed());
     bench.base();
-    assert_eq!((bench.find().unwrap(), bench.queue.problem()), (versions().into_iter().next().unwrap(), None));
+    assert_eq!(
+        (bench.find().unwrap(), bench.queue.problem()),
+        (versions().into_iter().next().unwrap(), None)
+    );
 }
 
 #[test]

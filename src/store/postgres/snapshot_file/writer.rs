@@ -127,7 +127,9 @@ impl Writer {
     }
 
     fn end_base(&mut self, seen: UnixTime) {
-        let State::Base(mut draft) = std::mem::replace(&mut self.state, State::Idle) else { return };
+        let State::Base(mut draft) = std::mem::replace(&mut self.state, State::Idle) else {
+            return;
+        };
         match draft.end_base(seen).and_then(|()| draft.finish()) {
             Ok(log) => {
                 self.state = State::Open(log, None);
