@@ -94,6 +94,15 @@ impl Database {
         Ok(database)
     }
 
+    /// Connects within `limit`, however many hosts there are.
+    ///
+    /// # Errors
+    ///
+    /// A [`Failure`] if the database cannot be reached.
+    pub fn connect_within(&mut self, limit: Duration) -> Result<(), Failure> {
+        self.connected_within(Some(limit))
+    }
+
     /// The name of the store: its URL without the password.
     pub fn name(&self) -> &Path {
         &self.target.name
@@ -203,6 +212,10 @@ impl Database {
 
     /// Makes sure that there is a connection.
     fn connected(&mut self) -> Result<(), Failure> {
+        self.connected_within(None)
+    }
+
+    fn connected_within(&mut self, limit: Option<Duration>) -> Result<(), Failure> {
         if self.is_alive() {
             return Ok(());
         }
@@ -216,7 +229,11 @@ impl Database {
             pause = *next;
         }
         let target = &self.target;
-        let connected = wait(self.runtime.as_ref(), &target.about(), target.connect());
+        let connected = wait(self.runtime.as_ref(), &target.about(), async {
+            let Some(limit) = limit else { return target.connect().await };
+            let connected = timeout(limit, target.connect()).await;
+            connected.unwrap_or_else(|_| Err(target.about().away(&too_slow(limit))))
+        });
         match connected {
             Ok(connection) => {
                 self.connection = Some(connection);
