@@ -12,7 +12,8 @@ use base64::Engine as _;
 use base64::engine::general_purpose::URL_SAFE_NO_PAD;
 use criterion::{Criterion, Throughput, criterion_group, criterion_main};
 use grantd::internal::issuer::mint_at_jwt;
-use grantd::internal::keys::directory;
+use grantd::internal::keys::change;
+use grantd::internal::keys::directory::KeyDirectory;
 use grantd::internal::keys::life::Retention;
 use grantd::internal::keys::signing_key::SigningKey;
 use grantd::internal::oauth::client::Client;
@@ -33,7 +34,8 @@ const CAPACITY: usize = 1280;
 fn signing_input(c: &mut Criterion) {
     let directory = tempfile::tempdir().unwrap();
     let retention = Retention { jwks_max_age: 300, token_lifetime: 3600 };
-    let key = directory::generate(directory.path(), 2048, &retention, NOW).unwrap();
+    let key =
+        change::generate(&mut KeyDirectory::new(directory.path()), 2048, &retention, NOW).unwrap();
     let clients = client_file::parse(Path::new("clients.json"), CLIENTS).unwrap();
 
     let requests = [

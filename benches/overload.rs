@@ -29,7 +29,9 @@ use std::process::{Command, ExitCode};
 
 use grantd::clock::Clock;
 use grantd::config::StartupLimits;
-use grantd::internal::keys::directory;
+use grantd::internal::keys::change;
+use grantd::internal::keys::directory::KeyDirectory;
+use grantd::internal::keys::key_store::StoredKeys;
 use grantd::internal::keys::life::Retention;
 use grantd::internal::time::UnixTime;
 use rsa_x8::BATCH;
@@ -205,7 +207,8 @@ fn measure(plan: &Plan) -> Vec<Round> {
     let (directory, config) = demo::demo();
     let retention = Retention { jwks_max_age: 300, token_lifetime: 3600 };
     let now = Clock::system().unix_seconds();
-    directory::generate(&config.live.keys, 2048, &retention, UnixTime(now)).unwrap();
+    change::generate(&mut KeyDirectory::new(&config.live.keys), 2048, &retention, UnixTime(now))
+        .unwrap();
     let server = Server(Service::grantd(&config, directory.path(), "auto"));
     server.verify_one();
     // This second of load is not part of the results. It sets up connections and the log thread,
@@ -220,7 +223,11 @@ struct Server(Service);
 impl Server {
     fn round(&self, empty: SocketAddr, keys: &Path, plan: &Plan) -> Round {
         let Plan { find_seconds, seconds, timed, .. } = *plan;
-        let can_batch = directory::load(keys).unwrap()[0].private_key().batch().is_some();
+        let can_batch = StoredKeys::read(&mut KeyDirectory::new(keys)).keys[0]
+            .1
+            .private_key()
+            .batch()
+            .is_some();
         let signer = if can_batch { "batch" } else { "ring" };
         let Alone { rate, share } = raw::alone(signer, SIGN_SECONDS, keys);
         let batch = BATCH as f64 / rate;

@@ -14,7 +14,8 @@ use grantd::clock::Clock;
 use grantd::config::SignerChoice;
 use grantd::internal::issuer::mint_at_jwt;
 use grantd::internal::jose::jws::SigningInput;
-use grantd::internal::keys::directory;
+use grantd::internal::keys::change;
+use grantd::internal::keys::directory::KeyDirectory;
 use grantd::internal::keys::life::Retention;
 use grantd::internal::keys::signing_key::SigningKey;
 use grantd::internal::oauth::client::Client;
@@ -52,10 +53,10 @@ fn rs256(c: &mut Criterion) {
 
     let mut group = c.benchmark_group("signature");
     group.throughput(Throughput::Elements(1));
-    for bits in directory::KEY_SIZES {
+    for bits in change::KEY_SIZES {
         let keys = directory.path().join(bits.to_string());
         let retention = Retention { jwks_max_age: 300, token_lifetime: 3600 };
-        let key = directory::generate(&keys, bits, &retention, NOW).unwrap();
+        let key = change::generate(&mut KeyDirectory::new(&keys), bits, &retention, NOW).unwrap();
         let private_key = key.private_key();
         let message = signing_input(client, &key);
         let message = message.as_bytes();

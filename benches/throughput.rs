@@ -18,7 +18,8 @@ use std::io;
 use std::process::ExitCode;
 
 use grantd::clock::Clock;
-use grantd::internal::keys::directory;
+use grantd::internal::keys::change;
+use grantd::internal::keys::directory::KeyDirectory;
 use grantd::internal::keys::life::Retention;
 use grantd::internal::time::UnixTime;
 use support::client::{self, Client};
@@ -80,7 +81,8 @@ fn measure(rounds: usize, sign_seconds: f64, load_seconds: u64) -> Measured {
     let (directory, config) = demo::demo();
     let retention = Retention { jwks_max_age: 300, token_lifetime: 3600 };
     let now = Clock::system().unix_seconds();
-    directory::generate(&config.live.keys, 2048, &retention, UnixTime(now)).unwrap();
+    change::generate(&mut KeyDirectory::new(&config.live.keys), 2048, &retention, UnixTime(now))
+        .unwrap();
     let servers = ["ring", "auto"].map(|signer| {
         let server = Service::grantd(&config, directory.path(), signer);
         // This second of load is not part of the results. It sets up connections and the log

@@ -10,8 +10,9 @@
 use bytes::Bytes;
 use criterion::{BatchSize, Criterion, Throughput, criterion_group, criterion_main};
 use grantd::clock::Clock;
-use grantd::internal::keys::directory;
+use grantd::internal::keys::directory::KeyDirectory;
 use grantd::internal::keys::key_set::KeySet;
+use grantd::internal::keys::key_store::StoredKeys;
 use grantd::internal::keys::life::Retention;
 use grantd::internal::state::verified_tokens::VerifiedTokens;
 use grantd::internal::time::UnixTime;
@@ -42,7 +43,8 @@ impl Running {
         let (directory, config) = demo::demo();
         let server = InProcess::new(&config);
         let retention = Retention { jwks_max_age: 300, token_lifetime: 3600 };
-        let keys = KeySet::new(directory::load(&config.live.keys).unwrap(), retention);
+        let keys = StoredKeys::read(&mut KeyDirectory::new(&config.live.keys)).keys;
+        let keys = KeySet::new(keys.into_iter().map(|(_, key)| key).collect(), retention);
         let answer = server.respond(form("/connect/token", URLENCODED.body));
         let answer: serde_json::Value = serde_json::from_slice(&server.body_of(answer)).unwrap();
         let token = answer["access_token"].as_str().unwrap().to_owned();

@@ -26,6 +26,8 @@ mod secret;
 mod serve;
 mod service_manager;
 mod settings;
+#[cfg(feature = "postgres")]
+mod store;
 mod times;
 mod token;
 
@@ -37,7 +39,7 @@ use clap::{ArgMatches, CommandFactory, FromArgMatches, Parser, Subcommand};
 use crate::cli::environment::Faults;
 use crate::cli::error::{CliError, complain};
 use crate::cli::output::written;
-use crate::cli::settings::{ServeArgs, flags};
+use crate::cli::settings::{ServeArgs, check_store_flag, flags};
 
 /// Runs the program with the arguments of the process.
 pub fn run() -> ExitCode {
@@ -55,6 +57,8 @@ pub fn run() -> ExitCode {
         Command::Serve(args) => serve::run(args),
         Command::Client(command) => client::run(command),
         Command::Key(command) => key::run(command),
+        #[cfg(feature = "postgres")]
+        Command::Store(command) => store::run(command),
         Command::Check(args) => check::run(args),
         Command::Health(args) => health::run(args),
         Command::Token(args) => token::run(&args),
@@ -70,8 +74,8 @@ fn read_command_line() -> Result<Cli, ExitCode> {
     let mut program = environment::without_empty_variables(Cli::command());
     let read = program
         .try_get_matches_from_mut(std::env::args_os())
-        .and_then(|matches| Ok((Cli::from_arg_matches(&matches)?, takes_configuration(&matches))));
-    let (read, takes_configuration) = read.map_err(|error| {
+        .and_then(|matches| Ok((Cli::from_arg_matches(&matches)?, matches)));
+    let (read, matches) = read.map_err(|error| {
         let is_shown = matches!(error.kind(), ErrorKind::DisplayHelp | ErrorKind::DisplayVersion);
         match error.print() {
             // Help and version were requested, so failing to print them is an error.
@@ -80,8 +84,12 @@ fn read_command_line() -> Result<Cli, ExitCode> {
             _ => ExitCode::from(USAGE),
         }
     })?;
+    if let Some(Err(problem)) = store_flag(&matches).map(|url| check_store_flag(&url)) {
+        complain(&problem.to_string());
+        return Err(ExitCode::from(USAGE));
+    }
     // A faulty variable that sets the same setting as a flag is wrong usage, like a faulty flag.
-    if takes_configuration
+    if takes_configuration(&matches)
         && let Err(Faults { texts, is_usage: true }) = environment::layers(&flags())
     {
         complain(&texts.join("\n"));
@@ -96,6 +104,14 @@ fn takes_configuration(matches: &ArgMatches) -> bool {
     match matches.subcommand() {
         Some((_, matches)) => takes_configuration(matches),
         None => matches.try_contains_id("config").is_ok(),
+    }
+}
+
+/// Returns the value of `--store`.
+fn store_flag(matches: &ArgMatches) -> Option<String> {
+    match matches.subcommand() {
+        Some((_, matches)) => store_flag(matches),
+        None => matches.try_get_one::<String>("store_url").ok().flatten().cloned(),
     }
 }
 
@@ -137,6 +153,10 @@ enum Command {
     /// changed keys within seconds.
     #[command(subcommand)]
     Key(key::KeyCommand),
+    /// Prepare, fill and show the store in PostgreSQL, which several servers share.
+    #[cfg(feature = "postgres")]
+    #[command(subcommand)]
+    Store(store::StoreCommand),
     /// Check the configuration and all files that `serve` would load.
     ///
     /// Takes the flags of `serve`. Prints warnings and notes, then `ok`. If `serve` would refuse to

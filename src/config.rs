@@ -14,6 +14,7 @@ mod page;
 mod proxy;
 mod route;
 mod settings;
+mod store;
 mod value;
 
 pub use crate::config::address::{ConfigError, IssuerUrl, ListenAddr, SocketMode};
@@ -25,6 +26,7 @@ pub use crate::config::route::{Dialect, RouteSetting, TAKEN_PATHS};
 pub use crate::config::settings::{
     AssertionAudience, Config, Live, Log, LogFormat, LogLevel, SignerChoice, Startup,
 };
+pub use crate::config::store::{StoreHost, StoreSettings, StoreUrl};
 pub(crate) use crate::config::value::{nearest, parse_switch};
 
 #[cfg(test)]

@@ -33,6 +33,7 @@ use crate::snapshot::Snapshot;
 use crate::snapshot::loss::Loss;
 use crate::state::revocations::Revocations;
 use crate::state::secret_uses::SecretUses;
+use crate::state::store_health::StoreHealth;
 use crate::state::uses::Uses;
 use crate::state::verified_tokens::VerifiedTokens;
 use crate::telemetry::audit::{Audit, Event};
@@ -51,7 +52,7 @@ pub struct Context {
     /// The key that assigns a decoy to each unknown client id.
     pub decoy_key: DecoyKey,
     /// How often and when each secret was used.
-    pub secret_uses: SecretUses,
+    pub secret_uses: Arc<SecretUses>,
     /// The faults that the last reload found, and what is in force because of them; `None` if there
     /// are none.
     pub reload_fault: ArcSwapOption<String>,
@@ -78,6 +79,8 @@ pub struct Context {
     pub random: Random,
     /// The assertions and proofs that were used. The server accepts none of them again.
     pub uses: Uses,
+    /// How well this server knows the store in a database; `None` if its state is in files.
+    pub store: Option<Arc<StoreHealth>>,
     /// Generates the nonces of DPoP proofs. The cell is empty until a configuration requires
     /// nonces.
     pub nonces: OnceLock<Nonces>,
@@ -95,6 +98,17 @@ impl Context {
         if let Some(audit) = &self.audit {
             audit.write(event);
         }
+    }
+
+    /// Whether the server must not vouch for a token, because it has not reached the store for too
+    /// long.
+    pub fn is_stale(&self) -> bool {
+        self.store.as_ref().is_some_and(|store| store.is_stale(self.clock.instant()))
+    }
+
+    /// Why the server does not know what is in the store, and what follows; `None` if it does.
+    pub fn store_fault(&self) -> Option<String> {
+        self.store.as_ref()?.fault(self.clock.instant())
     }
 
     /// Returns the generator of nonces if `snapshot` requires a nonce in DPoP proofs.

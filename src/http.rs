@@ -9,6 +9,8 @@ mod client_address;
 mod connection;
 pub(crate) mod descriptors;
 pub mod event_loops;
+mod header;
+mod host;
 pub mod listener;
 mod request_id;
 pub mod service;

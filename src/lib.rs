@@ -64,6 +64,8 @@ mod registry;
 mod signing;
 mod snapshot;
 mod state;
+#[cfg(feature = "postgres")]
+mod store;
 mod tally;
 mod telemetry;
 mod time;

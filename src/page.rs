@@ -5,6 +5,7 @@ mod collection;
 mod demo;
 mod html;
 pub mod openapi;
+mod policy;
 mod reading;
 mod reference;
 
@@ -17,6 +18,7 @@ use crate::config::{Config, IssuerUrl, PageDocument, PageSwitch};
 use crate::dialect::Answer;
 use crate::endpoint::metadata::etag_of;
 use crate::page::html::escape;
+pub use crate::page::policy::push_policy;
 use crate::snapshot::Snapshot;
 
 /// Answers requests for the page and its documents. Keeps the documents that take some milliseconds
@@ -63,14 +65,17 @@ impl File {
 
 impl Pages {
     /// Answers a request for `document`. `has_current_copy` says whether the client has the version
-    /// with the given entity tag; the answer is then 304.
+    /// with the given entity tag; the answer is then 304. The answer is a redirect if the document is
+    /// at another path.
     pub fn answer(
         &self,
         document: PageDocument,
         snapshot: &Snapshot,
         has_current_copy: impl FnOnce(&str) -> bool,
     ) -> Answer {
-        let File { body, media_type, etag } = self.file(document, snapshot);
+        let Some(File { body, media_type, etag }) = self.file(document, snapshot) else {
+            return to_reference();
+        };
         let mut answer = if has_current_copy(&etag) {
             Answer::empty(304)
         } else {
@@ -83,8 +88,9 @@ impl Pages {
         answer
     }
 
-    fn file(&self, document: PageDocument, snapshot: &Snapshot) -> File {
-        match document {
+    /// Returns the file of `document`; `None` if it is at another path.
+    fn file(&self, document: PageDocument, snapshot: &Snapshot) -> Option<File> {
+        Some(match document {
             PageDocument::Page => File::new(HTML, demo::offered(PAGE, snapshot)),
             PageDocument::Script => File::new(JAVASCRIPT, SCRIPT),
             PageDocument::OperationsScript => File::new(JAVASCRIPT, OPERATIONS_SCRIPT),
@@ -93,9 +99,10 @@ impl Pages {
             PageDocument::Style => File::new("text/css; charset=utf-8", STYLE),
             PageDocument::Icon => File::new("image/x-icon", ICON),
             PageDocument::Reference => self.described(snapshot).reference.clone(),
+            PageDocument::ReferenceWithSlash => return None,
             PageDocument::Openapi => self.described(snapshot).openapi.clone(),
             PageDocument::Collection => self.described(snapshot).collection.clone(),
-        }
+        })
     }
 
     fn described(&self, snapshot: &Snapshot) -> Arc<Described> {
@@ -109,9 +116,32 @@ impl Pages {
     }
 }
 
+/// Leads from `/docs/` to `/docs`. The target is relative, since the server does not know below which
+/// path a proxy serves it.
+fn to_reference() -> Answer {
+    let mut answer = Answer::empty(308);
+    answer.push_header("location", "../docs");
+    answer.push_header("cache-control", "no-cache");
+    push_policy(&mut answer);
+    answer
+}
+
+/// Whether `path`, which is relative to the issuer, belongs to the page, whether or not a document is
+/// there. Always false if the page is off.
+pub fn owns(path: &str, snapshot: &Snapshot) -> bool {
+    snapshot.config.live.page.enabled != PageSwitch::Off
+        && (path.starts_with("/docs/")
+            || PageDocument::ALL.iter().any(|document| document.path() == path))
+}
+
 /// Returns the page for a browser that was sent to an unknown path. `path` is relative to the
 /// issuer. `None` if the path belongs to programs, or if the page is off.
-pub fn not_found(path: &str, snapshot: &Snapshot) -> Option<Answer> {
+/// `offers_page` says whether [`PageSwitch::Auto`] shows the page to this request.
+pub fn not_found(
+    path: &str,
+    snapshot: &Snapshot,
+    offers_page: impl FnOnce() -> bool,
+) -> Option<Answer> {
     let is_below = |parent: &&str| {
         path.strip_prefix(*parent).is_some_and(|rest| rest.is_empty() || rest.starts_with('/'))
     };
@@ -120,7 +150,7 @@ pub fn not_found(path: &str, snapshot: &Snapshot) -> Option<Answer> {
     if is_for_programs || switch == PageSwitch::Off {
         return None;
     }
-    let has_page = PageDocument::at("/", switch, snapshot.allows_demo_secrets).is_some();
+    let has_page = PageDocument::at("/", switch, offers_page).is_some();
     let links = if has_page { NOT_FOUND_LINKS } else { "" };
     let base = escape(snapshot.issuer.path());
     let body = NOT_FOUND.replace("{links}", links).replace("{base}", &base);
@@ -133,17 +163,6 @@ pub fn not_found(path: &str, snapshot: &Snapshot) -> Option<Answer> {
     Some(answer)
 }
 
-/// Adds the header fields by which a browser keeps other sites and foreign content out of the page.
-fn push_policy(answer: &mut Answer) {
-    answer.push_header("content-security-policy", POLICY);
-    answer.push_header("x-content-type-options", "nosniff");
-    answer.push_header("referrer-policy", "no-referrer");
-    answer.push_header("cross-origin-opener-policy", "same-origin");
-}
-
-const POLICY: &str = "default-src 'none'; script-src 'self'; style-src 'self'; \
-    connect-src 'self'; img-src 'self' data:; base-uri 'none'; form-action 'none'; \
-    frame-ancestors 'none'";
 const HTML: &str = "text/html; charset=utf-8";
 const JAVASCRIPT: &str = "text/javascript; charset=utf-8";
 const JSON: &str = "application/json";

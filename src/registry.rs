@@ -1,4 +1,8 @@
-//! The client registry: its file, and the changes that the command line makes in it.
+//! The client registry: its clients, their file, and the changes that the command line makes in it.
 
 pub mod client_file;
 pub mod clients;
+pub mod derived;
+pub mod registered;
+pub mod secret_ends;
+mod shard;

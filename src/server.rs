@@ -9,6 +9,7 @@
 mod collectors;
 mod judge;
 mod reload;
+mod sources;
 mod start_error;
 
 use std::future::Future;
@@ -25,7 +26,6 @@ use crate::clock::Clock;
 use crate::config::{Config, IssuerUrl, StartupLimits};
 use crate::endpoint::Context;
 pub use crate::fault::Fault;
-use crate::guard::decoy_key;
 use crate::guard::password_pool::PasswordPool;
 use crate::guard::throttle::Throttle;
 use crate::http::accept::Connections;
@@ -34,26 +34,22 @@ use crate::http::descriptors::allowed_connections;
 use crate::http::event_loops::{EventLoops, Threads};
 pub use crate::http::listener::{Listener, Peer};
 pub use crate::http::service::{Arrival, Service};
-use crate::keys::directory::{self, First};
 use crate::keys::key_set::KeySet;
 use crate::oauth::client_assertion::AudienceForm;
 use crate::random::Random;
-use crate::registry::client_file::Loaded;
-pub(crate) use crate::server::judge::{about_certificate_proxies, judge};
-use crate::server::reload::InForce;
+pub(crate) use crate::server::judge::{about_certificate_proxies, about_state_directory, judge};
+#[doc(hidden)]
+pub use crate::server::reload::News;
 pub use crate::server::reload::{Reloaded, Reloader};
+use crate::server::sources::Sources;
 pub use crate::server::start_error::StartError;
 use crate::signing::backends::Backends;
 use crate::signing::engine::Engine;
-use crate::snapshot::files::{Contents, Files};
-use crate::snapshot::lifetimes::Lifetimes;
-use crate::snapshot::loss::{Loss, trace_of_use};
-use crate::snapshot::{Snapshot, retention, token_lifetimes};
-use crate::state::revocations::Revocations;
-use crate::state::secret_uses::SecretUses;
-use crate::state::uses::Uses;
+use crate::snapshot::Snapshot;
 use crate::state::verified_tokens::VerifiedTokens;
-use crate::telemetry::audit::{Audit, Event};
+#[cfg(feature = "postgres")]
+use crate::store::postgres::follow::{Follower, Following, Sink};
+use crate::telemetry::audit::Event;
 use crate::telemetry::metrics::{self, Metrics};
 use crate::telemetry::refusals::Refusals;
 #[cfg(feature = "opentelemetry")]
@@ -91,6 +87,9 @@ pub struct Server {
     loops: Arc<EventLoops>,
     threads: Threads,
     is_ready: Arc<AtomicBool>,
+    /// The thread that follows the store, if there is one.
+    #[cfg(feature = "postgres")]
+    following: Option<Following>,
 }
 
 impl Server {
@@ -100,45 +99,20 @@ impl Server {
     ///
     /// [`StartError`] if the server cannot start.
     pub fn new(config: &Config, clock: Clock, random: Random) -> Result<Self, StartError> {
-        let state = &config.startup.state;
-        let trace = trace_of_use(state);
-        let contents = Files::load(&config.live).map_err(StartError::Files)?;
-        let Contents { clients, mut keys, admin_token } = contents;
-        let Loaded { registry: clients, key_files, key_paths, key_faults: _ } = clients;
-        let issuer = judge(config, &clients)?;
-        if let Some(warning) = about_certificate_proxies(config, &clients) {
-            warn!("client_certificate.proxies: {warning}");
-        }
-        let now = clock.now();
-        let lifetimes = Lifetimes::read(state)?.followed_by(token_lifetimes(&clients), now);
-        let retention = retention(&config.live, &clients, &lifetimes);
-        let loss = Loss::find(config, trace, &keys, retention.token_lifetime, now)?;
-        if let Some(loss) = &loss {
-            warn!("{}", loss.text);
-        }
-        if keys.is_empty() {
-            let first = directory::first(&config.live.keys, FIRST_KEY_BITS, now);
-            let First { keys: found, is_made } = first.map_err(StartError::Files)?;
-            keys = found;
-            if let (true, [(_, key)]) = (is_made, &keys[..]) {
-                let (key_id, directory) = (key.key_id(), config.live.keys.display());
-                info!(%key_id, %directory, bits = FIRST_KEY_BITS, "made the first signing key");
-            }
-        }
-
-        let audit = config.startup.audit.as_ref().map(|file| {
-            Audit::to(file).map(Arc::new).map_err(|error| Fault::cannot("written", file, &error))
-        });
-        let audit = audit.transpose()?;
+        let sources = sources::open(config, &clock, &random)?;
+        let Sources { clients, keys, in_force, key_files, admin_token, issuer, .. } = sources;
+        let Sources { lifetimes, retention, loss, audit, revocations, uses, .. } = sources;
+        let Sources { decoy_key, secret_uses, store, .. } = sources;
         let limits = &config.startup.limits;
-        let revocations =
-            Revocations::open(state, limits.revocations, clock.clone(), audit.clone())?;
-        let uses = Uses::open(state, limits.replay_entries, clock.clone())?;
-        if let Err(fault) = lifetimes.write(state) {
+        let state = &config.startup.state;
+        let lifetimes_fault = lifetimes.write(&clients, state).err().map(|fault| fault.to_string());
+        if let Some(fault) = &lifetimes_fault {
             warn!("{fault}");
         }
-        let in_force = InForce::new(&keys, key_paths);
-        let keys = KeySet::new(keys.into_iter().map(|(_, key)| key).collect(), retention);
+        if let Some(warning) = about_state_directory(state) {
+            warn!("{warning}");
+        }
+        let keys = KeySet::new(keys, retention);
         let signing_key = keys.signing_key(clock.now()).map(|key| &**key.private_key());
         let backends = Backends::new(config.startup.signer, signing_key);
         let is_batched = backends.prepare(keys.private_keys())?;
@@ -148,7 +122,6 @@ impl Server {
         info!(%signer, threads, "signing");
         let passwords =
             PasswordPool::start(limits.password_threads, limits.password_queue, &random)?;
-        let decoy_key = decoy_key::open(state, &random)?;
         let snapshot = Snapshot::new(Arc::new(clients), keys, issuer, config.clone());
         let snapshot = Snapshot { admin_token, lifetimes, ..snapshot };
         let snapshot = ArcSwap::from_pointee(snapshot);
@@ -159,7 +132,7 @@ impl Server {
             engine,
             passwords,
             decoy_key,
-            secret_uses: SecretUses::default(),
+            secret_uses,
             loss,
             revocations,
             metrics,
@@ -168,10 +141,11 @@ impl Server {
             throttle: Throttle::new(limits.failure_entries, clock.instant()),
             audit,
             verified: VerifiedTokens::default(),
-            reload_fault: ArcSwapOption::empty(),
+            reload_fault: ArcSwapOption::from(lifetimes_fault.map(Arc::new)),
             clock,
             random,
             uses,
+            store,
             nonces: OnceLock::new(),
         });
         context.prepare(config)?;
@@ -185,16 +159,21 @@ impl Server {
             Arc::clone(&context.metrics),
             Arc::clone(&loops),
         );
+        let reloader = Arc::new(Reloader::new(Arc::clone(&context), in_force, key_files));
+        #[cfg(feature = "postgres")]
+        let following = follow(sources.follower, &context, &reloader)?;
         let unseen = Arc::new(Metrics::new().map_err(io::Error::other)?);
         Ok(Self {
             service: Arc::new(service),
-            reloader: Arc::new(Reloader::new(Arc::clone(&context), in_force, key_files)),
+            reloader,
             admin_connections: Arc::new(connections.for_admin(unseen)),
             connections: Arc::new(connections),
             context,
             loops,
             threads,
             is_ready: Arc::new(AtomicBool::new(true)),
+            #[cfg(feature = "postgres")]
+            following,
         })
     }
 
@@ -280,12 +259,24 @@ impl Server {
                 warn!(left, "stopped: the drain time ended before these connections had finished");
             }
         }
+        #[cfg(feature = "postgres")]
+        drop(self.following);
         self.context.uses.end();
         drop(stop_admin);
         drop(self.threads);
     }
 }
 
-/// The size of the first signing key in bits. The keys of the tokens in the documentation have this
-/// size.
-const FIRST_KEY_BITS: u16 = 2048;
+/// Starts to follow the store.
+#[cfg(feature = "postgres")]
+fn follow(
+    follower: Option<Follower>,
+    context: &Arc<Context>,
+    reloader: &Arc<Reloader>,
+) -> Result<Option<Following>, Fault> {
+    let Some(follower) = follower else { return Ok(None) };
+    let (context, reloader) = (Arc::clone(context), Arc::clone(reloader));
+    let apply = move |clients, keys| drop(reloader.apply(News { clients, keys }));
+    let registered = move || Arc::clone(&context.snapshot().clients);
+    follower.start(Sink { apply: Box::new(apply), registered: Box::new(registered) }).map(Some)
+}

@@ -9,4 +9,4 @@ pub mod engine;
 pub mod private_key;
 mod queue;
 pub mod single;
-mod worker;
+pub(crate) mod worker;

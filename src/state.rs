@@ -2,10 +2,11 @@
 
 pub mod client_state;
 mod earlier_release;
-mod group_commit;
+pub(crate) mod group_commit;
 pub mod revocations;
 pub mod secret_uses;
-mod shares;
+pub(crate) mod shares;
+pub mod store_health;
 pub mod token_reuse;
 pub mod uses;
 pub mod verified_tokens;

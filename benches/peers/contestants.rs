@@ -5,7 +5,8 @@ use std::process::{Command, Stdio};
 use std::rc::Rc;
 
 use grantd::config::Config;
-use grantd::internal::keys::directory;
+use grantd::internal::keys::directory::KeyDirectory;
+use grantd::internal::keys::key_store::StoredKeys;
 use serde_json::Value;
 
 use crate::Plan;
@@ -141,8 +142,8 @@ impl Contestant {
 pub(crate) fn all(config: &Config, directory: &Path) -> Vec<Contestant> {
     let grantd = |signer| Rc::new(Service::grantd(config, directory, signer));
     let auto = grantd("auto");
-    let keys = directory::load(&config.live.keys).unwrap();
-    let has_batches = keys[0].private_key().batch().is_some();
+    let keys = StoredKeys::read(&mut KeyDirectory::new(&config.live.keys)).keys;
+    let has_batches = keys[0].1.private_key().batch().is_some();
 
     let mut all = vec![
         library(RING, RING, install::crate_version("ring")),

@@ -27,7 +27,8 @@ use std::process::ExitCode;
 use both_cores::BothCores;
 use contestants::Contestant;
 use grantd::clock::Clock;
-use grantd::internal::keys::directory;
+use grantd::internal::keys::change;
+use grantd::internal::keys::directory::KeyDirectory;
 use grantd::internal::keys::life::Retention;
 use grantd::internal::time::UnixTime;
 use indicatif::{ProgressBar, ProgressStyle};
@@ -112,7 +113,8 @@ fn measure(plan: &Plan) -> Report {
     let (directory, config) = demo::demo();
     let retention = Retention { jwks_max_age: 300, token_lifetime: 3600 };
     let now = Clock::system().unix_seconds();
-    directory::generate(&config.live.keys, 2048, &retention, UnixTime(now)).unwrap();
+    change::generate(&mut KeyDirectory::new(&config.live.keys), 2048, &retention, UnixTime(now))
+        .unwrap();
     let contestants = contestants::all(&config, directory.path());
     let can_batch = contestants.iter().any(|it| it.name == contestants::BATCH);
     let both_cores = BothCores::start(&config, directory.path(), can_batch);

@@ -16,7 +16,8 @@ use bytes::Bytes;
 use futures_util::stream::{self, Stream};
 use grantd::clock::Clock;
 use grantd::config::Config;
-use grantd::internal::keys::directory;
+use grantd::internal::keys::directory::KeyDirectory;
+use grantd::internal::keys::key_store::StoredKeys;
 use grantd::internal::signing::single::{MAX_SIGNATURE_BYTES, SingleSigner};
 use grantd::internal::telemetry::log_queue::{LogQueue, LogWriter};
 use grantd::internal::telemetry::logging::json_lines;
@@ -149,14 +150,14 @@ fn multer_alone() -> f64 {
 
 /// Returns the number of allocations that ring makes for one signature with the server's key.
 fn ring_alone(config: &Config) -> f64 {
-    let keys = directory::load(&config.live.keys).unwrap();
+    let keys = StoredKeys::read(&mut KeyDirectory::new(&config.live.keys)).keys;
     #[expect(clippy::disallowed_methods, reason = "blinding, as in service")]
     let random = SystemRandom::new();
     let mut signature = [0; MAX_SIGNATURE_BYTES];
     let region = Region::new(ALLOCATOR);
     for _ in 0..REQUESTS {
         SingleSigner::Ring
-            .sign(keys[0].private_key(), &[b'x'; 470], &random, &mut signature)
+            .sign(keys[0].1.private_key(), &[b'x'; 470], &random, &mut signature)
             .unwrap();
     }
     per_request(&region)

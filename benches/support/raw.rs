@@ -6,7 +6,8 @@ use std::process::{Child, Stdio};
 use std::time::Duration;
 
 use grantd::clock::Clock;
-use grantd::internal::keys::directory;
+use grantd::internal::keys::directory::KeyDirectory;
+use grantd::internal::keys::key_store::StoredKeys;
 use grantd::internal::signing::private_key::PrivateKey;
 use grantd::internal::signing::single::{MAX_SIGNATURE_BYTES, SingleSigner};
 use ring::rand::SystemRandom;
@@ -80,8 +81,8 @@ pub(crate) fn is_child(arguments: &[String]) -> bool {
 
 /// Signs on this thread until the time is over, and returns the signatures per second.
 fn sign_for(time: Duration, signer: &str, keys: &Path) -> f64 {
-    let keys = directory::load(keys).unwrap();
-    let key = &**keys[0].private_key();
+    let keys = StoredKeys::read(&mut KeyDirectory::new(keys)).keys;
+    let key = &**keys[0].1.private_key();
     #[expect(clippy::disallowed_methods, reason = "blinding, as in service")]
     let random = SystemRandom::new();
     let single = |library: SingleSigner| {

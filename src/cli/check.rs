@@ -7,8 +7,10 @@ mod routes;
 #[cfg(unix)]
 mod service_user;
 mod stop;
+#[cfg(feature = "postgres")]
+mod store;
 
-use std::path::Path;
+use std::path::{Path, PathBuf};
 
 use crate::cli::addresses;
 use crate::cli::error::CliError;
@@ -19,12 +21,13 @@ use crate::config::{AssertionAudience, Config, IssuerUrl, ListenAddr};
 use crate::guard::decoy_key;
 use crate::oauth::client::AuthMethod;
 use crate::registry::client_file::{self, edit};
-use crate::registry::clients::{Registered, Registry};
-use crate::server::{about_certificate_proxies, judge};
+use crate::registry::clients::{Draft, Registry};
+use crate::registry::registered::Registered;
+use crate::server::{about_certificate_proxies, about_state_directory, judge};
 use crate::snapshot::files::{Contents, Files};
-use crate::snapshot::lifetimes::Lifetimes;
+use crate::snapshot::lifetimes::Recorded;
 use crate::snapshot::loss::{Loss, trace_of_use};
-use crate::snapshot::{demo_clients, retention, token_lifetimes};
+use crate::snapshot::retention;
 use crate::state::revocations::Revocations;
 use crate::state::uses::Uses;
 
@@ -33,11 +36,10 @@ pub(super) fn run(args: ServeArgs) -> Result<(), CliError> {
     let config = args.resolve()?;
     #[cfg(feature = "opentelemetry")]
     crate::cli::collector::configured()?;
-    let (Contents { clients, keys, .. }, issuer) = load(&config, config_file.as_deref())?;
-    let clients = clients.registry;
+    let Loaded { name, text, clients, keys, issuer } = load(&config, config_file.as_deref())?;
 
-    let file = config.live.clients.display();
-    let demo = demo_clients(&clients);
+    let file = name.display();
+    let demo = clients.demo_clients();
     if !demo.is_empty() {
         print(format_args!(
             "warning: {file}: the demo clients ({}) have public secrets; remove them before other \
@@ -48,6 +50,9 @@ pub(super) fn run(args: ServeArgs) -> Result<(), CliError> {
     if let Some(warning) = about_certificate_proxies(&config, &clients) {
         print(format_args!("warning: client_certificate.proxies: {warning}"))?;
     }
+    if let Some(warning) = about_state_directory(&config.startup.state) {
+        print(format_args!("warning: {warning}"))?;
+    }
     if issuer.is_unspecified() {
         print(format_args!(
             "warning: issuer: {issuer}: clients cannot connect to this address: {}",
@@ -57,11 +62,11 @@ pub(super) fn run(args: ServeArgs) -> Result<(), CliError> {
     let warnings = addresses::warnings(&config)
         .into_iter()
         .chain(routes::warnings(&config.live.routes, issuer.path()))
-        .chain(registry::warnings(&config.live.clients, &clients)?);
+        .chain(registry::warnings(&name, &text, &clients)?);
     for warning in warnings {
         print(format_args!("warning: {warning}"))?;
     }
-    for note in registry::notes(&config.live.clients)? {
+    for note in registry::notes(&name, &text)? {
         print(format_args!("note: {file}: {note}"))?;
     }
     if clients.is_empty() {
@@ -80,9 +85,10 @@ pub(super) fn run(args: ServeArgs) -> Result<(), CliError> {
     if let Some(note) = about_assertions(&clients, config.live.assertion_audience) {
         print(format_args!("note: {note}"))?;
     }
-    if keys.is_empty() {
-        let directory = config.live.keys.display();
-        print(format_args!("note: {directory}: holds no key; `serve` will generate one"))?;
+    if keys == 0 {
+        let place = if is_in_store(&config) { &*name } else { &*config.live.keys };
+        let place = place.display();
+        print(format_args!("note: {place}: holds no key; `serve` will generate one"))?;
     }
     let is_behind_a_proxy = config.live.trusted_proxies.is_empty()
         && config.startup.listen.iter().all(ListenAddr::is_local)
@@ -99,21 +105,57 @@ pub(super) fn run(args: ServeArgs) -> Result<(), CliError> {
              that route, not that of /connect/token",
         )?;
     }
-    print(format_args!("ok: clients: {}, keys: {}", clients.len(), keys.len()))
+    print(format_args!("ok: clients: {}, keys: {}", clients.len(), keys))
+}
+
+/// What `serve` would load.
+struct Loaded {
+    /// The name of the registry.
+    name: PathBuf,
+    /// The text of the registry.
+    text: String,
+    clients: Registry,
+    /// The number of signing keys.
+    keys: usize,
+    issuer: IssuerUrl,
+}
+
+/// Whether clients and keys are in a database.
+fn is_in_store(config: &Config) -> bool {
+    config.startup.store.url.is_some()
+}
+
+fn load(config: &Config, config_file: Option<&Path>) -> Result<Loaded, CliError> {
+    #[cfg(feature = "postgres")]
+    if is_in_store(config) {
+        return store::load(config);
+    }
+    let (contents, issuer) = load_files(config, config_file)?;
+    let file = &config.live.clients;
+    Ok(Loaded {
+        name: file.clone(),
+        text: client_file::read(file)?,
+        clients: contents.clients.registry,
+        keys: contents.keys.len(),
+        issuer,
+    })
 }
 
 /// Reads the files and determines the issuer's URL. The error lists every fault that would keep
 /// `serve` from starting.
-fn load(config: &Config, config_file: Option<&Path>) -> Result<(Contents, IssuerUrl), CliError> {
+fn load_files(
+    config: &Config,
+    config_file: Option<&Path>,
+) -> Result<(Contents, IssuerUrl), CliError> {
     let mut problems = addresses::check(config);
     let trace = trace_of_use(&config.startup.state);
     let loaded = Files::load(&config.live);
-    let lifetimes = Lifetimes::read(&config.startup.state);
+    let lifetimes = Recorded::read(&config.startup.state);
     let lost = loaded.as_ref().ok().map(|Contents { clients, keys, .. }| {
         let now = Clock::system().now();
         let lifetimes = lifetimes.as_ref().ok().cloned().unwrap_or_default();
         let clients = &clients.registry;
-        let lifetimes = lifetimes.followed_by(token_lifetimes(clients), now);
+        let lifetimes = lifetimes.followed_by(clients, now);
         let longest = retention(&config.live, clients, &lifetimes).token_lifetime;
         Loss::find(config, trace, keys, longest, now)
     });
@@ -127,6 +169,7 @@ fn load(config: &Config, config_file: Option<&Path>) -> Result<(Contents, Issuer
         Uses::check(&config.startup.state),
         decoy_key::check(&config.startup.state),
         lifetimes.map(drop),
+        Recorded::check_lock(&config.startup.state),
         lost.as_ref().map(drop).map_err(Clone::clone),
     ];
     problems.extend(state.into_iter().filter_map(Result::err).map(|fault| fault.to_string()));
@@ -153,14 +196,14 @@ fn load(config: &Config, config_file: Option<&Path>) -> Result<(Contents, Issuer
 /// Reads the clients of `file` whose entries are valid. `check` needs them to find faults of the
 /// configuration even if other entries have faults.
 fn readable_clients(file: &Path) -> Registry {
-    let mut clients = Registry::default();
-    let Ok(text) = client_file::read(file) else { return clients };
+    let Ok(text) = client_file::read(file) else { return Registry::default() };
+    let mut clients = Draft::new(0, None);
     for entry in edit::entries(&text).into_iter().flatten() {
         if let Ok(client) = client_file::check_entry(file, 1, entry) {
             clients.insert(Registered::new(client));
         }
     }
-    clients
+    clients.finish()
 }
 
 /// Returns a note that explains `assertion_audience` and lists the clients that use assertions

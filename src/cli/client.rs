@@ -12,7 +12,7 @@ use std::path::{Path, PathBuf};
 use clap::{Args, Subcommand};
 use serde_json::{Map, Value, json};
 
-use crate::cli::client::file::{ClientArg, FIRST_LABEL, FileArg, text_of, told};
+use crate::cli::client::file::{ClientArg, FIRST_LABEL, RegistryArgs, text_of, told};
 use crate::cli::error::CliError;
 use crate::cli::live::{AdminArgs, WaitArgs};
 use crate::cli::secret::{self, HashKind};
@@ -64,7 +64,7 @@ pub(super) enum ClientCommand {
     /// stored.
     Import {
         #[command(flatten)]
-        file: FileArg,
+        registry: RegistryArgs,
         /// File of JSON Lines; - for standard input.
         #[arg(value_name = "FILE")]
         from: PathBuf,
@@ -106,7 +106,7 @@ pub(super) fn run(command: ClientCommand) -> Result<(), CliError> {
         }
         ClientCommand::RotateSecret(args) => rotate::rotate_secret(&args),
         ClientCommand::ExpireSecret(args) => rotate::expire_secret(&args),
-        ClientCommand::Import { file, from } => import::import(&file, &from),
+        ClientCommand::Import { registry, from } => import::import(&registry, &from),
     }
 }
 
@@ -147,7 +147,7 @@ fn add(args: &AddArgs) -> Result<(), CliError> {
     };
     let shown = secret.filter(|_| !secret_stdin);
     let line = told(&client.id, shown.as_ref().map(|secret| secret.as_str()));
-    client.file.edit_or_create(change, Some(&line))?;
+    client.registry.open()?.edit_or_create(&[&client.id], change, Some(&line))?;
     if fields.are_for_no_token() { Ok(()) } else { client.warn() }
 }
 

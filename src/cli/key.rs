@@ -10,19 +10,33 @@ use zeroize::Zeroizing;
 use crate::cli::error::{CliError, complain};
 use crate::cli::live::{self, AdminArgs, OLDER_VERSION, WaitArgs};
 use crate::cli::output::print;
-use crate::cli::settings::{ServeArgs, value_of};
+#[cfg(feature = "postgres")]
+use crate::cli::settings::database;
+use crate::cli::settings::{ServeArgs, StoreArg, value_of};
 use crate::cli::times::add_dates;
 use crate::clock::Clock;
 use crate::config::Config;
-use crate::fault::text;
-use crate::keys::directory::{self, Replaced, Rotated};
+use crate::fault::{Fault, text};
+use crate::keys::change::{self, Replaced, Rotated};
+use crate::keys::directory::KeyDirectory;
 use crate::keys::key_file;
 use crate::keys::key_set::KeySet;
+use crate::keys::key_store::{KeyStore, StoredKeys};
 use crate::keys::life::{KeyTimes, Retention, Retirement};
 use crate::keys::signing_key::SigningKey;
+#[cfg(feature = "postgres")]
+use crate::random::Random;
 use crate::registry::client_file;
-use crate::snapshot::lifetimes::Lifetimes;
-use crate::snapshot::{retention, token_lifetimes};
+use crate::registry::clients::Registry;
+use crate::snapshot::lifetimes::Recorded;
+use crate::snapshot::retention;
+#[cfg(feature = "postgres")]
+use crate::store::postgres::{
+    client_document,
+    database::{BULK_LIMIT, Database},
+    keys::KeyRows,
+    seal::MasterKeys,
+};
 use crate::time::UnixTime;
 
 #[derive(Debug, Subcommand)]
@@ -100,8 +114,10 @@ pub(super) enum KeyCommand {
 pub(super) struct KeyArgs {
     /// Directory of signing keys [env: GRANTD_KEYS] [default: keys, as for `serve`].
     #[arg(long, value_name = "DIRECTORY", value_hint = ValueHint::DirPath,
-          value_parser = value_of("keys"))]
+          value_parser = value_of("keys"), conflicts_with = "store_url")]
     keys: Option<String>,
+    #[command(flatten)]
+    store: StoreArg,
     /// Configuration file (TOML), which may set the directory, jwks_max_age and the client
     /// registry.
     #[arg(long, value_name = "FILE", env = "GRANTD_CONFIG")]
@@ -109,7 +125,7 @@ pub(super) struct KeyArgs {
     /// Client registry, which sets the lifetimes of tokens [env: GRANTD_CLIENTS] [default:
     /// clients.json, as for `serve`].
     #[arg(long, value_name = "FILE", value_hint = ValueHint::FilePath,
-          value_parser = value_of("clients"))]
+          value_parser = value_of("clients"), conflicts_with = "store_url")]
     clients: Option<String>,
 }
 
@@ -124,9 +140,10 @@ pub(super) fn run(command: KeyCommand) -> Result<(), CliError> {
     let now = Clock::system().now();
     match command {
         KeyCommand::Generate { keys, size } => {
-            let (config, retention) = keys.resolve()?;
-            let key = directory::generate(&config.live.keys, size.bits, &retention, now)?;
-            print_key(describe(&key), &config.live.keys)
+            let mut keys = keys.open()?;
+            let retention = keys.retention()?;
+            let key = keys.change(|store| change::generate(store, size.bits, &retention, now))?;
+            keys.print(describe(&key))
         }
         KeyCommand::Rotate { keys, size, now: false, server, .. } => {
             rotate(keys, size.bits, &server, now)
@@ -141,13 +158,14 @@ pub(super) fn run(command: KeyCommand) -> Result<(), CliError> {
 }
 
 fn rotate(args: KeyArgs, bits: u16, server: &WaitArgs, now: UnixTime) -> Result<(), CliError> {
-    let (config, retention) = args.resolve_with_clients()?;
+    let mut keys = args.open()?;
+    let retention = keys.retention_of_clients()?;
     let Rotated { made, signing, retirement } =
-        directory::rotate(&config.live.keys, bits, &retention, now)?;
+        keys.change(|store| change::rotate(store, bits, &retention, now))?;
     let Retirement { retires_at, gone_at } = retirement;
     let mut described = describe(&made);
     described["retires"] = json!({ "kid": signing, "retires_at": retires_at, "gone_at": gone_at });
-    print_key(described, &config.live.keys)?;
+    keys.print(described)?;
     server.wait_until(&format!("key {}", made.key_id()), "/keys", |keys| {
         let is_in_use = |key: &Value| key["state"] == "published" || key["state"] == "signing";
         let mut keys = keys.as_array().into_iter().flatten();
@@ -164,17 +182,18 @@ fn replace(
     now: UnixTime,
 ) -> Result<(), CliError> {
     // Do not read the client registry: a fault in the registry must not prevent the replacement.
-    let config = args.configuration()?;
-    let Replaced { made, retired } = directory::replace(&config.live.keys, bits, keep, now)?;
+    let mut keys = args.open()?;
+    let Replaced { made, retired } =
+        keys.change(|store| change::replace(store, bits, keep, now))?;
     let mut described = describe(&made);
     described["retired"] = json!(retired);
     described["verifiers"] = json!(format!(
         "those with a cached key set refuse tokens of the new key and accept tokens of the retired \
          keys until they fetch the key set again: within {} s, or on the first unknown kid if \
          they fetch it then",
-        config.live.jwks_max_age
+        keys.config.live.jwks_max_age
     ));
-    print_key(described, &config.live.keys)?;
+    keys.print(described)?;
     server.wait_until(&format!("key {}", made.key_id()), "/keys", |keys| {
         let keys = || keys.as_array().into_iter().flatten();
         let is_made = |key: &Value| key["kid"] == made.key_id();
@@ -183,24 +202,11 @@ fn replace(
     })
 }
 
-/// Fails if the directory does not exist, so that a mistyped name does not look like an empty
-/// directory.
-fn require_directory(directory: &Path) -> Result<(), CliError> {
-    if directory.is_dir() {
-        return Ok(());
-    }
-    let what = if directory.exists() { "is not a directory" } else { "does not exist" };
-    Err(CliError(format!(
-        "{}: {what}: pass the server's directory of keys with --keys or --config, or generate the \
-         first key with `grantd key generate`",
-        directory.display()
-    )))
-}
-
 fn retire(args: KeyArgs, key_id: Option<&str>, now: UnixTime) -> Result<(), CliError> {
-    let (config, retention) = args.resolve_with_clients()?;
-    require_directory(&config.live.keys)?;
-    for retired in directory::retire(&config.live.keys, key_id, &retention, now)? {
+    let mut keys = args.open()?;
+    let retention = keys.retention_of_clients()?;
+    keys.require_directory()?;
+    for retired in keys.change(|store| change::retire(store, key_id, &retention, now))? {
         print(json!({
             "kid": retired.key_id, "state": retired.state.to_string(), "file": retired.file,
         }))?;
@@ -209,40 +215,29 @@ fn retire(args: KeyArgs, key_id: Option<&str>, now: UnixTime) -> Result<(), CliE
 }
 
 fn import(args: KeyArgs, from: &Path, now: UnixTime) -> Result<(), CliError> {
-    let (config, retention) = args.resolve()?;
+    let mut keys = args.open()?;
+    let retention = keys.retention()?;
     let (source, text) = if from == Path::new("-") {
         let source = Path::new("standard input");
         (source, Zeroizing::new(text::read_from(io::stdin().lock(), source)?))
     } else {
         (from, key_file::read(from)?)
     };
-    let key = directory::import(&config.live.keys, source, &text, &retention, now)?;
-    print_key(describe(&key), &config.live.keys)
-}
-
-/// Prints a key that was added to `directory`. If printing fails, the error says which file holds
-/// the key.
-fn print_key(mut described: Value, directory: &Path) -> Result<(), CliError> {
-    add_dates(&mut described);
-    let file = directory.join(format!("{}.pem", described["kid"].as_str().unwrap_or_default()));
-    print(described).map_err(|CliError(problem)| {
-        CliError(format!("{problem}; the key is in {}", file.display()))
-    })
+    let key = keys.change(|store| change::import(store, source, &text, &retention, now))?;
+    keys.print(describe(&key))
 }
 
 fn list(args: KeyArgs, server: &AdminArgs, now: UnixTime) -> Result<(), CliError> {
-    let (config, retention) = args.resolve()?;
-    require_directory(&config.live.keys)?;
-    let keys = KeySet::new(directory::load(&config.live.keys)?, retention);
-    if keys.iter().next().is_none() {
-        let directory = config.live.keys.display();
-        complain(&format!(
-            "{directory}: holds no key (no file *.pem): `grantd key generate` generates the first; \
-             if the server has keys, pass their directory with --keys or --config"
-        ));
+    let mut keys = args.open()?;
+    let retention = keys.retention()?;
+    keys.require_directory()?;
+    let found = keys.change(|store| StoredKeys::read(store).all())?;
+    if found.is_empty() {
+        complain(&keys.none());
     }
     let live = server.ask("/keys", OLDER_VERSION)?;
-    for (_, described) in keys.describe(now) {
+    let found = KeySet::new(found.into_iter().map(|(_, key)| key).collect(), retention);
+    for (_, described) in found.describe(now) {
         let mut described = Value::Object(described);
         if let Some(live) = &live {
             live::add_figures(&mut described, live, "kid", &["fetches", "last_fetch"]);
@@ -264,8 +259,8 @@ fn describe(key: &SigningKey) -> Value {
 }
 
 fn parse_bits(argument: &str) -> Result<u16, String> {
-    let bits = argument.parse().ok().filter(|bits| directory::KEY_SIZES.contains(bits));
-    bits.ok_or_else(|| format!("must be one of {:?}", directory::KEY_SIZES))
+    let bits = argument.parse().ok().filter(|bits| change::KEY_SIZES.contains(bits));
+    bits.ok_or_else(|| format!("must be one of {:?}", change::KEY_SIZES))
 }
 
 /// Checks that `argument` has the syntax of a `kid`. A `kid` may begin with a hyphen, so clap also
@@ -283,40 +278,130 @@ fn parse_key_id(argument: &str) -> Result<String, String> {
 const THUMBPRINT_CHARS: usize = 43;
 
 impl KeyArgs {
-    /// Resolves the configuration and the retention of keys. Fails if there is no client registry,
-    /// because the registry sets the lifetimes of tokens.
-    fn resolve_with_clients(self) -> Result<(Config, Retention), CliError> {
-        let (config, retention) = self.resolve()?;
-        if config.live.clients.exists() {
-            return Ok((config, retention));
+    /// Opens the store of keys that `serve` would use with the same flags and environment.
+    fn open(self) -> Result<Keys, CliError> {
+        let Self { keys, store, config, clients } = self;
+        let args =
+            ServeArgs { keys, store_url: store.url, config, clients, ..ServeArgs::default() };
+        let config = args.resolve()?;
+        #[cfg(feature = "postgres")]
+        if config.startup.store.url.is_some() {
+            let database = Box::new(database(&config)?);
+            let master_keys = MasterKeys::load(&config.startup.store)?;
+            return Ok(Keys { config, rows: Some((database, master_keys)) });
         }
+        Ok(Keys {
+            config,
+            #[cfg(feature = "postgres")]
+            rows: None,
+        })
+    }
+}
+
+/// The signing keys that the commands read and change: those in a directory, or in a database.
+struct Keys {
+    config: Config,
+    /// `None` if the keys are in a directory.
+    #[cfg(feature = "postgres")]
+    rows: Option<(Box<Database>, MasterKeys)>,
+}
+
+impl Keys {
+    /// Reads or changes the keys.
+    fn change<T>(
+        &mut self,
+        change: impl FnOnce(&mut dyn KeyStore) -> Result<T, Vec<Fault>>,
+    ) -> Result<T, CliError> {
+        #[cfg(feature = "postgres")]
+        if let Some((database, master_keys)) = &mut self.rows {
+            let random = Random::system();
+            let done = database.transaction(BULK_LIMIT, |transaction| {
+                change(&mut KeyRows::new(transaction, master_keys, &random))
+            });
+            return Ok(done?);
+        }
+        Ok(change(&mut KeyDirectory::new(&self.config.live.keys))?)
+    }
+
+    /// Returns how long a key is needed. If there is no client registry, assumes that no tokens
+    /// exist.
+    fn retention(&mut self) -> Result<Retention, CliError> {
+        let clients = self.clients()?;
+        // The user of this command may have no access to the state directory.
+        let lifetimes = Recorded::read(&self.config.startup.state).unwrap_or_default();
+        let now = Clock::system().now();
+        let lifetimes = lifetimes.followed_by(&clients, now);
+        Ok(retention(&self.config.live, &clients, &lifetimes))
+    }
+
+    /// Like [`Self::retention`], but fails if there is no client registry, because the registry
+    /// sets the lifetimes of tokens.
+    fn retention_of_clients(&mut self) -> Result<Retention, CliError> {
+        let file = &self.config.live.clients;
+        if !self.is_in_database() && !file.exists() {
+            return Err(CliError(format!(
+                "{}: there is no client registry, which sets the lifetimes of tokens: run this in \
+                 the server's directory, or pass its configuration with --config",
+                file.display()
+            )));
+        }
+        self.retention()
+    }
+
+    fn clients(&mut self) -> Result<Registry, CliError> {
+        #[cfg(feature = "postgres")]
+        if let Some((database, _)) = &mut self.rows {
+            let text = database.reading(BULK_LIMIT, client_document::read_all)?;
+            return Ok(client_file::parse(database.name(), &text)?);
+        }
+        let file = &self.config.live.clients;
+        Ok(if file.exists() { client_file::load(file)? } else { Registry::default() })
+    }
+
+    fn is_in_database(&self) -> bool {
+        #[cfg(feature = "postgres")]
+        return self.rows.is_some();
+        #[cfg(not(feature = "postgres"))]
+        false
+    }
+
+    /// Fails if the directory does not exist, so that a mistyped name does not look like an empty
+    /// directory.
+    fn require_directory(&self) -> Result<(), CliError> {
+        let directory = &self.config.live.keys;
+        if self.is_in_database() || directory.is_dir() {
+            return Ok(());
+        }
+        let what = if directory.exists() { "is not a directory" } else { "does not exist" };
         Err(CliError(format!(
-            "{}: there is no client registry, which sets the lifetimes of tokens: run this in the \
-             server's directory, or pass its configuration with --config",
-            config.live.clients.display()
+            "{}: {what}: pass the server's directory of keys with --keys or --config, or generate \
+             the first key with `grantd key generate`",
+            directory.display()
         )))
     }
 
-    /// Resolves the configuration without reading the client registry.
-    fn configuration(self) -> Result<Config, CliError> {
-        let Self { keys, config, clients } = self;
-        ServeArgs { keys, config, clients, ..ServeArgs::default() }.resolve()
+    /// Returns the message that there is no key.
+    fn none(&self) -> String {
+        if self.is_in_database() {
+            return "the store holds no key: `grantd key generate` generates the first".to_owned();
+        }
+        format!(
+            "{}: holds no key (no file *.pem): `grantd key generate` generates the first; if the \
+             server has keys, pass their directory with --keys or --config",
+            self.config.live.keys.display()
+        )
     }
 
-    /// Resolves the configuration and the retention of keys. If there is no client registry,
-    /// assumes that no tokens exist.
-    fn resolve(self) -> Result<(Config, Retention), CliError> {
-        let config = self.configuration()?;
-        let clients = if config.live.clients.exists() {
-            client_file::load(&config.live.clients)?
+    /// Prints a key that was added. If printing fails, the error says what holds the key.
+    fn print(&self, mut described: Value) -> Result<(), CliError> {
+        add_dates(&mut described);
+        let place = if self.is_in_database() {
+            "the store".to_owned()
         } else {
-            Default::default()
+            let name = format!("{}.pem", described["kid"].as_str().unwrap_or_default());
+            self.config.live.keys.join(name).display().to_string()
         };
-        // The user of this command may have no access to the state directory.
-        let lifetimes = Lifetimes::read(&config.startup.state).unwrap_or_default();
-        let now = Clock::system().now();
-        let lifetimes = lifetimes.followed_by(token_lifetimes(&clients), now);
-        let retention = retention(&config.live, &clients, &lifetimes);
-        Ok((config, retention))
+        print(described)
+            .map_err(|CliError(problem)| CliError(format!("{problem}; the key is in {place}")))
     }
 }

@@ -48,7 +48,8 @@ impl Reloads {
         let mut looks = interval(BETWEEN_LOOKS);
         looks.set_missed_tick_behavior(MissedTickBehavior::Delay);
         let mut last = known.clone();
-        let (mut retry_in, mut moving) = (None, 0);
+        let mut retry_in = this.1.has_fault().then_some(LOOKS_TO_A_RETRY);
+        let mut moving = 0;
         loop {
             let by_signal = tokio::select! {
                 () = hangups.next() => true,

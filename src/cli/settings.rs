@@ -1,15 +1,21 @@
 //! The flags of `serve` and `check`. Resolves the configuration from the flags, the environment and
 //! the configuration file.
 
-use std::path::PathBuf;
+use std::path::{Path, PathBuf};
 
 use clap::builder::PossibleValuesParser;
 use clap::{Args, Command, ValueHint};
 
 use crate::cli::environment;
 use crate::cli::error::CliError;
-use crate::config::{Config, ConfigError, Layer};
+#[cfg(feature = "postgres")]
+use crate::clock::Clock;
+use crate::config::{Config, ConfigError, Layer, StoreUrl};
+use crate::fault::Fault;
+use crate::fs::whole_file;
 use crate::server::StartError;
+#[cfg(feature = "postgres")]
+use crate::store::postgres::{database::Database, schema};
 
 /// The settings that have a flag. If several sources set the same setting, the first of these
 /// sources applies: flag, environment, configuration file, default.
@@ -45,6 +51,11 @@ pub(super) struct ServeArgs {
     #[arg(long, value_name = "DIRECTORY", value_hint = ValueHint::DirPath,
           value_parser = value_of("state"))]
     pub(super) state: Option<String>,
+    /// URL of the PostgreSQL database that holds clients, keys and revocations; without it, they
+    /// are in files. A URL with a password does not belong here, where other users can read it,
+    /// but into the variable or the configuration file [env: GRANTD_STORE_URL].
+    #[arg(long = "store", value_name = "URL")]
+    pub(super) store_url: Option<String>,
     /// Issuer URL, as clients and verifiers see it [env: GRANTD_ISSUER]
     /// [default: http:// and the first TCP address].
     #[arg(long, value_name = "URL", value_parser = value_of("issuer"))]
@@ -79,6 +90,9 @@ impl ServeArgs {
     /// sources applies: flag, environment, configuration file, default.
     pub(super) fn resolve(self) -> Result<Config, CliError> {
         let file = self.config.as_deref().map(Layer::from_file).transpose()?;
+        if let (Some(path), Some(layer)) = (&self.config, &file) {
+            require_hidden_password(path, layer)?;
+        }
         let layers = file.into_iter().chain(environment::layers(&flags())?);
         Ok(Config::from_layers(layers.chain(self.layers()?))?)
     }
@@ -91,6 +105,7 @@ impl ServeArgs {
             ("clients", self.clients),
             ("keys", self.keys),
             ("state", self.state),
+            ("store.url", self.store_url),
             ("issuer", self.issuer),
             ("workers", self.workers),
             ("signer", self.signer),
@@ -101,6 +116,20 @@ impl ServeArgs {
         let given = flags.into_iter().filter_map(|(setting, value)| Some((setting, value?)));
         given.map(|(setting, value)| Layer::from_text(setting, &value)).collect()
     }
+}
+
+/// Refuses a configuration file that holds the password of the store and can be read by everyone.
+fn require_hidden_password(file: &Path, layer: &Layer) -> Result<(), CliError> {
+    let store = Config::from_layers([layer.clone()])?.startup.store;
+    let has_password = store.url.is_some_and(|url| url.password().is_some());
+    let metadata = std::fs::metadata(file);
+    let is_open = metadata.is_ok_and(|it| whole_file::is_world_readable(&it.permissions()));
+    if !(has_password && is_open) {
+        return Ok(());
+    }
+    let problem = "holds a password and can be read by everyone on this machine: run chmod 600 on \
+                   the file, or set GRANTD_STORE_URL instead";
+    Err(Fault::new(file, problem).in_field("store.url").into())
 }
 
 /// Returns a command with the flags of [`ServeArgs`].
@@ -121,6 +150,38 @@ impl From<StartError> for CliError {
             None => Self(error.to_string()),
         }
     }
+}
+
+/// The flag `--store` of the commands that change clients and keys.
+#[derive(Args, Clone, Debug, Default)]
+pub(super) struct StoreArg {
+    /// URL of the PostgreSQL database that holds clients and keys, without a password
+    /// [env: GRANTD_STORE_URL].
+    #[arg(id = "store_url", long = "store", value_name = "URL")]
+    pub(super) url: Option<String>,
+}
+
+/// Connects to the database that `config` names, and checks its schema.
+#[cfg(feature = "postgres")]
+pub(super) fn database(config: &Config) -> Result<Database, CliError> {
+    let mut database = Database::connect(&config.startup.store, &Clock::system())?;
+    schema::require(&mut database)?;
+    Ok(database)
+}
+
+/// Checks the value of `--store`. Every user of the machine can read the arguments of a process, so
+/// a password is refused. This is not a parser of clap, because clap quotes a faulty value.
+pub(super) fn check_store_flag(value: &str) -> Result<(), ConfigError> {
+    let url =
+        StoreUrl::parse(value).map_err(|error| ConfigError::from(format!("--store: {error}")))?;
+    if url.password().is_none() {
+        return Ok(());
+    }
+    Err(ConfigError::from(
+        "--store: must have no password, because other users can read a flag: set \
+         GRANTD_STORE_URL, or store.url in the configuration file, or put the password into \
+         PGPASSWORD or into a file that passfile=… names",
+    ))
 }
 
 /// Returns a parser for clap that checks whether the value of a flag is valid for `setting`. If it

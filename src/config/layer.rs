@@ -179,7 +179,14 @@ impl Startup {
     /// Returns the names of the settings that differ from those of the server that is `running`. A
     /// change of them takes effect only after a restart.
     pub fn differences(&self, running: &Self) -> Vec<String> {
-        differences(self, running)
+        let mut names = differences(self, running);
+        // The password is in no text, so a change of it alone is not among the differences of the
+        // texts.
+        let url = "store.url";
+        if self.store.url != running.store.url && !names.iter().any(|name| name == url) {
+            names.push(url.to_owned());
+        }
+        names
     }
 }
 

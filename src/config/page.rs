@@ -21,7 +21,8 @@ pub struct Page {
 #[non_exhaustive]
 pub enum PageSwitch {
     /// The OpenAPI document and the icon; the page and its reference only if the demo clients may
-    /// be served.
+    /// be served, and, unless the operator has allowed them everywhere, to requests without a sign
+    /// that they come from another machine or from a web page of another site.
     #[default]
     Auto,
     /// The page and all its documents.
@@ -53,6 +54,8 @@ pub enum PageDocument {
     Page,
     /// The reference.
     Reference,
+    /// The path of the reference with a slash at its end, which leads to the reference.
+    ReferenceWithSlash,
     /// The requests of the reference, for Postman and Insomnia.
     Collection,
     /// The style of the page, of the reference and of the page for unknown paths.
@@ -73,9 +76,10 @@ pub enum PageDocument {
 
 impl PageDocument {
     /// All documents.
-    pub const ALL: [Self; 10] = [
+    pub const ALL: [Self; 11] = [
         Self::Page,
         Self::Reference,
+        Self::ReferenceWithSlash,
         Self::Collection,
         Self::Style,
         Self::Script,
@@ -87,11 +91,12 @@ impl PageDocument {
     ];
 
     /// Finds the document at `path`, which is relative to the issuer. `None` if there is none or if
-    /// it is not served. `is_local` says whether the demo clients may be served.
-    pub fn at(path: &str, switch: PageSwitch, is_local: bool) -> Option<Self> {
+    /// it is not served. `offers_page` says whether [`PageSwitch::Auto`] shows the page to this
+    /// request.
+    pub fn at(path: &str, switch: PageSwitch, offers_page: impl FnOnce() -> bool) -> Option<Self> {
         let document = Self::ALL.into_iter().find(|document| document.path() == path)?;
         let is_served = match switch {
-            PageSwitch::Auto => is_local || document.is_always_served(),
+            PageSwitch::Auto => document.is_always_served() || offers_page(),
             PageSwitch::On => true,
             PageSwitch::Off => false,
         };
@@ -103,6 +108,7 @@ impl PageDocument {
         match self {
             Self::Page => "/",
             Self::Reference => "/docs",
+            Self::ReferenceWithSlash => "/docs/",
             Self::Collection => "/docs/grantd.postman_collection.json",
             Self::Style => "/docs/page.css",
             Self::Script => "/docs/page.js",
@@ -118,7 +124,7 @@ impl PageDocument {
     pub fn label(self) -> &'static str {
         match self {
             Self::Page => "page",
-            Self::Reference => "docs",
+            Self::Reference | Self::ReferenceWithSlash => "docs",
             Self::Openapi => "openapi",
             Self::Collection
             | Self::Icon

@@ -71,7 +71,7 @@ fn route_path<'de, D: Deserializer<'de>>(deserializer: D) -> Result<String, D::E
 
 /// The paths that a configured route must not match. The server already serves most of these paths.
 /// The other paths are those of the page and of its documents.
-pub const TAKEN_PATHS: [&str; 22] = [
+pub const TAKEN_PATHS: [&str; 23] = [
     "/",
     "/.well-known/jwks.json",
     "/.well-known/oauth-authorization-server",
@@ -82,6 +82,7 @@ pub const TAKEN_PATHS: [&str; 22] = [
     "/connect/token",
     "/connect/validate",
     "/docs",
+    "/docs/",
     "/docs/grantd.postman_collection.json",
     "/docs/operations.js",
     "/docs/page.css",

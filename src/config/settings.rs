@@ -11,6 +11,7 @@ use crate::config::number::{LONG, MAX_WORKERS, cores, number};
 use crate::config::page::Page;
 use crate::config::proxy::{ClientCertificates, TrustedProxy};
 use crate::config::route::{self, RouteSetting};
+use crate::config::store::StoreSettings;
 
 /// The complete configuration of a server.
 #[derive(Clone, Debug, Default, PartialEq, Eq)]
@@ -47,6 +48,8 @@ pub struct Startup {
     pub audit: Option<PathBuf>,
     /// The settings of the log.
     pub log: Log,
+    /// The settings of the store in PostgreSQL.
+    pub store: StoreSettings,
     /// The limits that need a restart.
     pub limits: StartupLimits,
 }
@@ -62,6 +65,7 @@ impl Default for Startup {
             signer: SignerChoice::default(),
             audit: None,
             log: Log::default(),
+            store: StoreSettings::default(),
             limits: StartupLimits::default(),
         }
     }

@@ -19,16 +19,30 @@ fn a_later_layer_wins_setting_by_setting() {
     assert_eq!(Config::from_layers([]), Ok(Config::default()));
 }
 
+#[test]
+fn a_changed_password_is_a_changed_url() {
+    let with = |url: &str| {
+        let layers = [Layer::from_text("store.url", url).unwrap()];
+        Config::from_layers(layers).unwrap().startup
+    };
+    let (one, other) = (with("postgres://u:a@h/d"), with("postgres://u:b@h/d"));
+    assert_eq!(one.differences(&other), ["store.url"]);
+    assert_eq!(one.differences(&with("postgres://u:a@i/d")), ["store.url"]);
+    assert_eq!(one.differences(&one), [] as [&str; 0]);
+}
+
 /// Sets one setting from a text, and asserts that no other setting changes. Repeats this for each
 /// setting.
 #[test]
 fn text_sets_one_setting() {
-    // Each setting accepts at least one of these texts. The first text that a setting accepts
-    // differs from the setting's default, so the change is visible.
+    // Each setting accepts at least one of these texts that is not its default, so the change is
+    // visible.
     let texts = [
         "1026",
         "999",
         "Yes",
+        "off",
+        "postgres://db.example/grantd",
         "0600",
         "127.0.0.1:1, unix:/s",
         "127.0.0.1:1",
@@ -42,11 +56,15 @@ fn text_sets_one_setting() {
     ];
     let default = Config::default();
     for setting in setting_names() {
-        let layer = texts.iter().find_map(|text| Layer::from_text(&setting, text).ok());
-        let layer = layer.unwrap_or_else(|| panic!("{setting} accepts none of these"));
-        let config = Config::from_layers([layer]).unwrap();
-        let mut changed = layer::differences(&config.startup, &default.startup);
-        changed.extend(layer::differences(&config.live, &default.live));
+        let layers = texts.iter().filter_map(|text| Layer::from_text(&setting, text).ok());
+        let mut changes = layers.map(|layer| {
+            let config = Config::from_layers([layer]).unwrap();
+            let mut changed = layer::differences(&config.startup, &default.startup);
+            changed.extend(layer::differences(&config.live, &default.live));
+            changed
+        });
+        let changed = changes.find(|changed| !changed.is_empty());
+        let changed = changed.unwrap_or_else(|| panic!("{setting} accepts none of these"));
         assert_eq!(changed, [setting]);
     }
 }

@@ -231,6 +231,7 @@ pub fn public_error(cause: Cause) -> PublicError {
         | Cause::ReplayGuardFull
         | Cause::RevocationNotWritten
         | Cause::RevocationsFull
+        | Cause::StoreStale
         | Cause::UseNotRecorded => (503, "AGT503SU", "Service is unavailable", advice::RETRY),
     })
 }
@@ -240,7 +241,8 @@ pub const MAX_SCOPE_CHARS: usize = 50;
 
 const CHECK_CREDENTIALS: &str = "Check the client id, the secret and the scope, and that they belong to this server. Send a scope, \
     unless the client has default scopes. If they are right, ask the operator of this server, and \
-    quote the X-Request-Id of the answer.";
+    quote the X-Request-Id of the answer. If an API answers this to a token, the token is not valid or \
+    lacks a scope: get a new one, for the scope that the API requires.";
 
 const NOT_FOUND: &str = "There is nothing at this path; tokens come from GET /v1/getAccessToken, \
     POST /connect/token and POST /v1/api/oauth/token";

@@ -48,7 +48,8 @@ pub(super) mod advice {
     pub(in crate::dialect) const RETRY: &str =
         "Wait for as many seconds as Retry-After says, and try again.";
     pub(in crate::dialect) const CHECK_CREDENTIALS: &str = "Check the client id, the secret and the scope, and that they belong to this server. If they \
-     are right, ask the operator of this server, and quote the X-Request-Id of the answer.";
+     are right, ask the operator of this server, and quote the X-Request-Id of the answer. If an API \
+     answers this to a token, get one for the scope that the API requires.";
     pub(in crate::dialect) const CHECK_ID_AND_SECRET: &str = "Check the client id and the secret, and that they belong to this server. If they are right, \
      ask the operator of this server, and quote the X-Request-Id of the answer.";
     pub(in crate::dialect) const NEW_TOKEN: &str =

@@ -67,15 +67,19 @@ impl<'r> Route<'r> {
         }
     }
 
-    /// Finds the route of a request under the settings of `snapshot`. The page comes last, so that it
-    /// costs a token request nothing.
-    pub(crate) fn in_snapshot(path: &'r str, snapshot: &Snapshot) -> Self {
+    /// Finds the route of a request under the settings of `snapshot`. `offers_page` says whether
+    /// [`PageSwitch::Auto`](crate::config::PageSwitch::Auto) shows the page to this request. The page
+    /// comes last, so that it costs a token request nothing.
+    pub(crate) fn in_snapshot(
+        path: &'r str,
+        snapshot: &Snapshot,
+        offers_page: impl FnOnce() -> bool,
+    ) -> Self {
         let issuer_path = snapshot.issuer.path();
         match Self::of(path, issuer_path, &snapshot.config.live.routes) {
             Self::Unknown(Dialect::Connect) => {
-                let (switch, is_local) =
-                    (snapshot.config.live.page.enabled, snapshot.allows_demo_secrets);
-                PageDocument::at(below_issuer(path, issuer_path), switch, is_local)
+                let switch = snapshot.config.live.page.enabled;
+                PageDocument::at(below_issuer(path, issuer_path), switch, offers_page)
                     .map_or(Self::Unknown(Dialect::Connect), Self::Page)
             }
             route => route,

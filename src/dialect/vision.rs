@@ -365,6 +365,7 @@ fn classify(cause: Cause) -> (u16, &'static str, &'static str, &'static str) {
         | Cause::ReplayGuardFull
         | Cause::RevocationNotWritten
         | Cause::RevocationsFull
+        | Cause::StoreStale
         | Cause::UseNotRecorded => (503, "250301", "Service is unavailable", advice::RETRY),
     }
 }

@@ -24,7 +24,7 @@ use crate::oauth::client_secret::{ClientSecret, FastHash, find_secret, is_demo_s
 use crate::oauth::decoy::Kind;
 use crate::oauth::error::Cause;
 use crate::oauth::password_hash::PasswordHash;
-use crate::registry::clients::Registered;
+use crate::registry::registered::Registered;
 use crate::state::uses::{Owner, SingleUse};
 
 /// Authenticates the client that `credentials` name, and returns it.

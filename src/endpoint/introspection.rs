@@ -6,7 +6,7 @@ use serde_json::Value;
 use crate::endpoint::Exchange;
 use crate::endpoint::authentication::{Purpose, authenticate};
 use crate::endpoint::outcome::Refused;
-use crate::endpoint::validate::current;
+use crate::endpoint::validate::{current, require_fresh};
 use crate::keys::jwt::Audience;
 use crate::oauth::client_authentication::Credentials;
 use crate::time::UnixTime;
@@ -38,7 +38,8 @@ pub struct Introspection {
 ///
 /// # Errors
 ///
-/// [`Refused`] if client authentication fails.
+/// [`Refused`] if client authentication fails, or if the server must not vouch for a token at
+/// present.
 pub async fn introspect<'s>(
     exchange: &Exchange<'s>,
     credentials: &Credentials<'_>,
@@ -46,6 +47,7 @@ pub async fn introspect<'s>(
 ) -> Result<(Option<Introspection>, &'s str), Refused<'s>> {
     let caller = &authenticate(exchange, credentials, Purpose::Other).await?.client;
     let exchange = &exchange.at_present();
+    require_fresh(exchange).map_err(|cause| Refused::to(caller, cause))?;
     let issuer = exchange.snapshot.issuer.as_str();
     let visible = current(exchange, token).ok().filter(|signed| {
         let is_own = signed.client.id == caller.id;

@@ -20,7 +20,7 @@ use crate::oauth::error::Cause;
 use crate::oauth::grant::{Grant, GrantRequest};
 use crate::oauth::header_field::HeaderField;
 use crate::oauth::scope::ScopeError;
-use crate::registry::clients::Registered;
+use crate::registry::registered::Registered;
 use crate::signing::engine::SignError;
 use crate::state::revocations::RevocationKey;
 use crate::state::token_reuse::{Kind, Reusable};

@@ -56,6 +56,7 @@ pub fn bearer<'s>(
         return Err(Cause::BearerMissing.into());
     }
 
+    require_fresh(exchange)?;
     let current = unbound(exchange, token)?;
     let refused = |cause| Refused::to(current.client, cause);
     if let Some(audience) = needs.audience
@@ -80,7 +81,8 @@ pub fn bearer<'s>(
 ///
 /// # Errors
 ///
-/// [`Refused`] if client authentication fails.
+/// [`Refused`] if client authentication fails, or if the server must not vouch for a token at
+/// present.
 pub async fn own_token<'s>(
     exchange: &Exchange<'s>,
     credentials: &Credentials<'_>,
@@ -88,8 +90,14 @@ pub async fn own_token<'s>(
 ) -> Result<(bool, &'s str), Refused<'s>> {
     let client = &authenticate(exchange, credentials, Purpose::Other).await?.client;
     let exchange = &exchange.at_present();
+    require_fresh(exchange).map_err(|cause| Refused::to(client, cause))?;
     let valid = unbound(exchange, token).is_ok_and(|own| own.client.id == client.id);
     Ok((valid, &client.id))
+}
+
+/// Refuses to vouch for a token while revocations may be unknown here.
+pub(super) fn require_fresh(exchange: &Exchange<'_>) -> Result<(), Cause> {
+    if exchange.context.is_stale() { Err(Cause::StoreStale) } else { Ok(()) }
 }
 
 /// A token with a valid signature by a key of the issuer, and the client that it was issued to.

@@ -1,6 +1,6 @@
 //! Reads text files that operators write.
 
-use std::fs::{File, OpenOptions};
+use std::fs::{self, File, OpenOptions};
 use std::io::{self, Read};
 use std::path::Path;
 
@@ -58,12 +58,13 @@ fn is_of_the_system(file: &Path) -> bool {
 
 fn regular(file: &Path, opened: io::Result<File>) -> Result<File, Fault> {
     let cannot = |error: io::Error| Fault::cannot("read", file, &error);
-    let opened = opened.map_err(cannot)?;
-    if is_of_the_system(file) || opened.metadata().map_err(cannot)?.is_file() {
-        Ok(opened)
-    } else {
-        Err(Fault::new(file, "is not a regular file"))
-    }
+    let is_regular = match &opened {
+        _ if is_of_the_system(file) => true,
+        Ok(opened) => opened.metadata().map_err(cannot)?.is_file(),
+        // A socket cannot be opened.
+        Err(_) => fs::metadata(file).map_or(true, |found| found.is_file()),
+    };
+    if is_regular { opened.map_err(cannot) } else { Err(Fault::new(file, "is not a regular file")) }
 }
 
 /// Reads UTF-8 text from `source` and removes a leading byte order mark. A [`Fault`] shows `name`

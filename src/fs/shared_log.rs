@@ -15,7 +15,7 @@ use std::time::Duration;
 use tracing::warn;
 
 use crate::fs::identity::identity;
-use crate::fs::whole_file::{self, Lock, open_regular};
+use crate::fs::whole_file::{self, Lock, directory_of, open_regular};
 
 /// The file, and how far this process has read it.
 #[derive(Debug)]
@@ -125,8 +125,7 @@ impl SharedLog {
         let mut text = Vec::new();
         if found.len() > self.end {
             file.seek(SeekFrom::Start(self.end))?;
-            file.read_to_end(&mut text)?;
-            text.truncate(text.iter().rposition(|&byte| byte == b'\n').map_or(0, |last| last + 1));
+            text = read_whole_lines(&mut file)?;
         }
         let lines_before = self.lines;
         self.end += text.len() as u64;
@@ -135,17 +134,44 @@ impl SharedLog {
         Ok(News { is_other_file, lines_before, text })
     }
 
-    /// Checks that a process that starts now could open the file to read and append; that there is no
-    /// file is no error.
+    /// Checks that this user may read the file, which this process may have open since before its
+    /// permissions were changed. A missing file is no error.
+    ///
+    /// # Errors
+    ///
+    /// An error of the operating system.
+    pub fn try_read(&self) -> io::Result<()> {
+        whole_file::require_readable(&self.path)
+    }
+
+    /// Checks that a process that starts now could open the file to read and append, or make it if it
+    /// is missing, and open its lock file.
     ///
     /// # Errors
     ///
     /// An error of the operating system.
     pub fn try_open(&self) -> io::Result<()> {
+        whole_file::check_lock(&self.locked)?;
         match open_regular(&self.path, OpenOptions::new().read(true).append(true)) {
-            Err(error) if error.kind() != ErrorKind::NotFound => Err(error),
-            _ => Ok(()),
+            Err(error) if error.kind() == ErrorKind::NotFound => {
+                whole_file::require_writable_directory(directory_of(&self.path))
+            }
+            opened => opened.map(drop),
         }
+    }
+
+    /// Checks after an error that the file can be written again, by writing a temporary file. The
+    /// caller must hold the lock. The next [`SharedLog::read`] reads the whole file, because it may
+    /// have been opened before it became writable.
+    ///
+    /// # Errors
+    ///
+    /// An error of the operating system.
+    pub fn try_write(&mut self) -> io::Result<()> {
+        self.try_open()?;
+        whole_file::try_beside(&self.path)?;
+        self.forget();
+        Ok(())
     }
 
     /// Makes the next [`SharedLog::read`] read the whole file.
@@ -197,7 +223,8 @@ impl SharedLog {
             // If this fails too, the next process that holds the lock cuts the rest off.
             let _ = file.set_len(self.end);
         }
-        (lines, result)
+        // Of a file that could only be opened to read, the error of the write does not say why.
+        (lines, result.map_err(|error| self.try_open().err().unwrap_or(error)))
     }
 
     /// Syncs the file to disk.
@@ -247,6 +274,31 @@ fn open(path: &Path) -> io::Result<File> {
         .or_else(|_| open_regular(path, OpenOptions::new().read(true)))
 }
 
+/// Reads to the end of the last whole line. Of a file that is no text, such as a sparse one of many
+/// gigabytes, it reads no more than the longest line that is allowed.
+fn read_whole_lines(file: &mut File) -> io::Result<Vec<u8>> {
+    let (mut text, mut end) = (Vec::new(), 0);
+    loop {
+        let before = text.len();
+        let read = file.take(LONGEST_LINE).read_to_end(&mut text)?;
+        match text[before..].iter().rposition(|&byte| byte == b'\n') {
+            Some(last) => end = before + last + 1,
+            None if read as u64 == LONGEST_LINE => {
+                let problem = format!("it has a line of more than {LONGEST_LINE} bytes");
+                return Err(io::Error::new(ErrorKind::InvalidData, problem));
+            }
+            None => {}
+        }
+        if (read as u64) < LONGEST_LINE {
+            text.truncate(end);
+            return Ok(text);
+        }
+    }
+}
+
+/// Far more than a line of such a file has, and than a crash of the machine leaves of NUL bytes.
+const LONGEST_LINE: u64 = 16 << 20;
+
 fn is_same(file: &File, found: &Metadata) -> bool {
     let found = identity(found);
     found.is_some() && file.metadata().is_ok_and(|open| identity(&open) == found)
@@ -257,6 +309,22 @@ mod tests {
     use tempfile::TempDir;
 
     use super::*;
+
+    #[test]
+    fn a_line_without_an_end_is_not_read_into_memory() {
+        let directory = TempDir::new().unwrap();
+        let path = directory.path().join("log");
+        let mut log = SharedLog::new(path.clone(), path.clone());
+        fs::write(&path, "a\nb\n").unwrap();
+        assert_eq!(lines(&log.read().unwrap()), ["a", "b"]);
+        // The last line begins in one part that is read and ends in the next.
+        let long = "c".repeat(usize::try_from(LONGEST_LINE).unwrap() - 1);
+        fs::write(&path, format!("a\nb\n{long}\n{long}\nd")).unwrap();
+        assert_eq!(lines(&log.read().unwrap()), [&*long, &*long]);
+        let sparse = OpenOptions::new().append(true).open(&path).unwrap();
+        sparse.set_len(1 << 40).unwrap();
+        assert_eq!(log.read().unwrap_err().kind(), ErrorKind::InvalidData);
+    }
 
     const SHORT: Duration = Duration::from_millis(20);
 

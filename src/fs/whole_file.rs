@@ -12,7 +12,9 @@ use std::path::Path;
 use tempfile::{Builder, NamedTempFile};
 
 pub(in crate::fs) use crate::fs::whole_file::lock::open_regular;
-pub use crate::fs::whole_file::lock::{Lock, lock, lock_directory, lock_if_used, lock_within};
+pub use crate::fs::whole_file::lock::{
+    Lock, check_lock, lock, lock_directory, lock_if_used, lock_within,
+};
 pub(crate) use crate::fs::whole_file::place::directory_of;
 use crate::fs::whole_file::place::real_path;
 
@@ -66,6 +68,40 @@ pub fn create(path: &Path, contents: &[u8]) -> io::Result<()> {
 /// An error of the operating system.
 pub fn try_beside(path: &Path) -> io::Result<()> {
     write_beside(path, &[0; 4096]).map(drop)
+}
+
+/// Checks that this user may read the file `path`. A missing file is no error.
+///
+/// # Errors
+///
+/// An error of the operating system.
+pub fn require_readable(path: &Path) -> io::Result<()> {
+    #[cfg(unix)]
+    require(path, rustix::fs::Access::READ_OK)?;
+    #[cfg(not(unix))]
+    let _ = path;
+    Ok(())
+}
+
+/// Checks that this user may make files in `directory`. A missing directory is no error.
+///
+/// # Errors
+///
+/// An error of the operating system.
+pub fn require_writable_directory(directory: &Path) -> io::Result<()> {
+    #[cfg(unix)]
+    require(directory, rustix::fs::Access::WRITE_OK | rustix::fs::Access::EXEC_OK)?;
+    #[cfg(not(unix))]
+    let _ = directory;
+    Ok(())
+}
+
+#[cfg(unix)]
+fn require(path: &Path, access: rustix::fs::Access) -> io::Result<()> {
+    match rustix::fs::access(path, access) {
+        Err(rustix::io::Errno::NOENT) => Ok(()),
+        allowed => Ok(allowed?),
+    }
 }
 
 /// Renames a file within its directory and syncs the directory. A file that exists at `to` is

@@ -7,7 +7,7 @@
 //! grantd-decoy-key-1 kGGv6zFBu5FLUEcBWPGsQ9wQ2dQ4nbH1qf4mTnE0l4b
 //! ```
 
-use std::io::{self, ErrorKind};
+use std::io::{self, ErrorKind, Read as _};
 use std::path::{Path, PathBuf};
 
 use base64::Engine as _;
@@ -68,8 +68,15 @@ fn create(directory: &Path, path: &Path, text: &[u8]) -> io::Result<()> {
 
 /// Reads the key from the file `path`. `None` if the file does not exist.
 fn read(path: &Path) -> Result<Option<DecoyKey>, Fault> {
-    let Some(file) = text::open_if_exists(path)? else { return Ok(None) };
-    let text = io::read_to_string(file).map(Zeroizing::new);
+    let Some(file) = text::open_if_exists(path)? else {
+        // No key can be made in place of a link, so each start would have another one.
+        return if path.is_symlink() {
+            Err(Fault::cannot("read", path, &ErrorKind::NotFound.into()))
+        } else {
+            Ok(None)
+        };
+    };
+    let text = io::read_to_string(file.take(MAX_BYTES)).map(Zeroizing::new);
     let text = text.map_err(|error| Fault::cannot("read", path, &error))?;
     parse(&text).map(Some).ok_or_else(|| {
         Fault::new(path, "does not hold a decoy key; delete it, and the next start generates one")
@@ -89,3 +96,5 @@ fn path_in(directory: &Path) -> PathBuf {
 type Bytes = Zeroizing<[u8; DecoyKey::BYTES]>;
 
 const PREFIX: &str = "grantd-decoy-key-1 ";
+/// More than a file with a key has.
+const MAX_BYTES: u64 = 256;

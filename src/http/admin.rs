@@ -98,12 +98,15 @@ impl Admin {
             plain(StatusCode::SERVICE_UNAVAILABLE, "not ready: starting or stopping\n")
         } else if self.context.snapshot().keys.signing_key(now).is_none() {
             plain(StatusCode::SERVICE_UNAVAILABLE, "not ready: no key signs at this time\n")
+        } else if self.context.is_stale() {
+            plain(StatusCode::SERVICE_UNAVAILABLE, NOT_READY_STALE)
         } else {
             let loss = self.context.loss.as_ref().filter(|loss| now < loss.until);
             let problems: Vec<_> = [
                 self.context.reload_fault.load().as_deref().cloned(),
                 self.context.revocations.fault(),
                 self.context.uses.fault(),
+                self.context.store_fault(),
                 loss.map(|loss| loss.text.clone()),
             ]
             .into_iter()
@@ -133,8 +136,8 @@ impl Admin {
                     "label": secret.label,
                     "not_before": secret.not_before,
                     "expires_at": secret.expires_at,
-                    "uses": used.as_ref().map_or(0, |used| used.count()),
-                    "last_used": used.as_ref().map(|used| used.last()),
+                    "uses": used.map_or(0, |(uses, _)| uses),
+                    "last_used": used.map(|(_, last)| last),
                 })
             })
             .collect();
@@ -170,6 +173,7 @@ impl Admin {
     }
 }
 
+const NOT_READY_STALE: &str = "not ready: the store has not answered for store.max_staleness\n";
 const NO_METRICS: &str = "the metrics cannot be shown\n";
 const ROUTES: &str =
     "here are /livez, /readyz, /metrics, /keys, /clients/{id} and /explain/{request-id}\n";

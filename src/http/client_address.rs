@@ -85,6 +85,14 @@ fn is_forwarding(name: &str) -> bool {
     matches!(name, FORWARDED_FOR | "forwarded" | "x-real-ip")
 }
 
+/// Whether a proxy says that it has forwarded the request.
+pub(crate) fn came_through_a_proxy(headers: &HeaderMap) -> bool {
+    headers.keys().any(|name| {
+        let name = name.as_str();
+        is_forwarding(name) || name == "via" || name.starts_with("x-forwarded-")
+    })
+}
+
 const FORWARDED_FOR: &str = "x-forwarded-for";
 
 #[cfg(test)]

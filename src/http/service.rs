@@ -16,9 +16,7 @@ use bytes::Bytes;
 use futures_util::FutureExt;
 use http_body_util::Full;
 use hyper::body::Body;
-use hyper::header::{
-    AUTHORIZATION, AsHeaderName, CONTENT_TYPE, EXPECT, HeaderMap, HeaderValue, IF_NONE_MATCH,
-};
+use hyper::header::{AUTHORIZATION, CONTENT_TYPE, EXPECT, HeaderMap, HeaderValue, IF_NONE_MATCH};
 use hyper::http::request;
 use hyper::{Request, Response};
 use tracing::warn;
@@ -33,9 +31,11 @@ use crate::endpoint::metadata::{self, Document};
 use crate::endpoint::outcome::Served;
 use crate::endpoint::{Context, Exchange};
 use crate::http::body::{self, Deadline};
-use crate::http::client_address::ClientAddress;
+use crate::http::client_address::{ClientAddress, came_through_a_proxy};
 pub use crate::http::connection::Arrival;
 use crate::http::connection::{Handler, Received};
+use crate::http::header::single;
+use crate::http::host::is_absent_ip_or_localhost;
 use crate::http::listener::Peer;
 use crate::http::request_id::RequestIds;
 use crate::http::service::check::check;
@@ -126,11 +126,12 @@ impl Service {
     ) -> Response<Full<Bytes>> {
         let request_id = self.request_ids.of(&head.headers);
         let snapshot = self.context.snapshot();
-        let route = Route::in_snapshot(head.uri.path(), &snapshot);
+        let route =
+            Route::in_snapshot(head.uri.path(), &snapshot, || offers_page(&snapshot, &head));
         let proxies = &snapshot.config.live.trusted_proxies;
         let address = ClientAddress::of(arrival.peer, &head.headers, proxies);
         if address.has_untrusted_forwarding {
-            self.warn_of_undeclared_proxy(arrival.peer);
+            self.warn_of_undeclared_proxy(arrival.peer, &snapshot);
         }
         if route == Route::Validate && head.uri.query().is_none() {
             self.warned_of_unrestricted_validation.call_once(|| {
@@ -158,7 +159,7 @@ impl Service {
         response
     }
 
-    fn warn_of_undeclared_proxy(&self, peer: Peer) {
+    fn warn_of_undeclared_proxy(&self, peer: Peer, snapshot: &Snapshot) {
         self.context.metrics.untrusted_forwarding.inc();
         self.warned_of_undeclared_proxy.call_once(|| {
             warn!(
@@ -167,6 +168,14 @@ impl Service {
                  count for the peer's address, not for the clients behind it; if it is a proxy, \
                  add it to trusted_proxies"
             );
+            let demo = snapshot.clients.demo_clients().join(", ");
+            if snapshot.allows_demo_secrets && !demo.is_empty() {
+                warn!(
+                    %peer,
+                    "if this peer is a proxy, every caller that it lets through can get a token with \
+                     the secrets of the demo clients, which are public: remove {demo}"
+                );
+            }
         });
     }
 
@@ -225,8 +234,11 @@ impl Service {
             if let (Cause::NotFound, Err(refused)) = (cause, &mut outcome.verdict) {
                 let path = unknown_path(request, &head, body, limits.body_bytes, deadline).await;
                 refused.named = Some(path);
+                let path = below_issuer(request.uri.path(), snapshot.issuer.path());
                 if let Some(page) = page_for_people(snapshot, route, request) {
                     outcome.answer = page;
+                } else if page::owns(path, snapshot) {
+                    page::push_policy(&mut outcome.answer);
                 }
             } else {
                 body::discard(&request.headers, body, deadline).await;
@@ -343,16 +355,6 @@ async fn unknown_path(
     secrets.map_or_else(|| WITHHELD.into(), |secrets| named(head.path.as_bytes(), &secrets).into())
 }
 
-/// Reads a header field that must not be repeated.
-pub(super) fn single(headers: &HeaderMap, name: impl AsHeaderName) -> HeaderField<'_> {
-    let mut values = headers.get_all(name).iter();
-    match (values.next(), values.next()) {
-        (None, _) => HeaderField::Absent,
-        (Some(value), None) => HeaderField::Present(value.as_bytes()),
-        (_, Some(_)) => HeaderField::Repeated,
-    }
-}
-
 /// Answers with a public document, or with 304 if the client's copy is current. The answer allows
 /// scripts of any origin to read the document (CORS).
 fn publish(document: Document, headers: &HeaderMap) -> Outcome<'static> {
@@ -381,13 +383,27 @@ fn page_for_people(
     let destination = single(&request.headers, "sec-fetch-dest").value();
     let is_page = destination == Some(b"document") && route.dialect() == Dialect::Connect;
     let path = below_issuer(request.uri.path(), snapshot.issuer.path());
-    is_page.then(|| page::not_found(path, snapshot)).flatten()
+    let offers_page = || offers_page(snapshot, request);
+    is_page.then(|| page::not_found(path, snapshot, offers_page)).flatten()
+}
+
+/// Whether [`PageSwitch::Auto`](crate::config::PageSwitch::Auto) shows the page to this request: the
+/// demo clients may be served, and either the operator has said so, or nothing about the request says
+/// that it comes from another machine or from a web page of another site.
+fn offers_page(snapshot: &Snapshot, request: &request::Parts) -> bool {
+    snapshot.config.live.allow_demo_clients
+        || snapshot.allows_demo_secrets
+            && is_absent_ip_or_localhost(&request.uri, &request.headers)
+            && !came_through_a_proxy(&request.headers)
 }
 
 fn refuse(cause: Cause, head: &RequestHead<'_>, route: Route<'_>) -> Outcome<'static> {
     let mut answer = route.dialect().refuse(cause, head);
     if cause == Cause::MethodNotAllowed {
         answer.push_header("allow", route.methods());
+    }
+    if let Route::Page(_) = route {
+        page::push_policy(&mut answer);
     }
     Outcome { answer, verdict: Err(cause.into()) }
 }

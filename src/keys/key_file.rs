@@ -71,29 +71,23 @@ impl NewKey {
         self.private_key.thumbprint()
     }
 
-    /// Writes the file of the key with these times to `directory`.
-    pub(super) fn write(
+    /// Returns the key with these times, and the text of its file. `None` if the key cannot be
+    /// encoded.
+    pub(super) fn into_document(
         self,
-        directory: &Path,
         times: KeyTimes,
         is_immediate: bool,
-    ) -> Result<SigningKey, Fault> {
-        let pem = self
-            .document
-            .to_pem(PEM_LABEL, LineEnding::LF)
-            .map_err(|_| Fault::new(directory, "the key could not be encoded"))?;
+    ) -> Option<(SigningKey, Zeroizing<String>)> {
+        let pem = self.document.to_pem(PEM_LABEL, LineEnding::LF).ok()?;
         let key = SigningKey::new(self.private_key, times);
         let key = if is_immediate { key.immediately() } else { key };
-        let file = directory.join(format!("{}.pem", key.key_id()));
         let KeyTimes { published_at, signs_from } = times;
         let immediate = if is_immediate { format!("{IMMEDIATE}: {YES}\n") } else { String::new() };
         let text = Zeroizing::new(format!(
             "{PUBLISHED_AT}: {published_at}\n{SIGNS_FROM}: {signs_from}\n{immediate}{}",
             *pem
         ));
-        whole_file::create(&file, text.as_bytes())
-            .map_err(|error| Fault::new(&file, format!("cannot be written: {error}")))?;
-        Ok(key)
+        Some((key, text))
     }
 }
 
@@ -103,13 +97,17 @@ pub(super) fn load(file: &Path) -> Result<SigningKey, Fault> {
     if std::fs::metadata(file).is_ok_and(|metadata| !metadata.is_file()) {
         return Err(Fault::new(file, "is not a regular file"));
     }
-    let text = read(file)?;
+    parse(file, &read(file)?)
+}
+
+/// Reads a key and its times from `text`, the document that is called `file` in faults.
+pub(crate) fn parse(file: &Path, text: &str) -> Result<SigningKey, Fault> {
     let times = KeyTimes {
-        published_at: time(file, &text, PUBLISHED_AT)?,
-        signs_from: time(file, &text, SIGNS_FROM)?,
+        published_at: time(file, text, PUBLISHED_AT)?,
+        signs_from: time(file, text, SIGNS_FROM)?,
     };
-    let key = SigningKey::new(NewKey::parse(file, &text)?.private_key, times);
-    Ok(if is_immediate(file, &text)? { key.immediately() } else { key })
+    let key = SigningKey::new(NewKey::parse(file, text)?.private_key, times);
+    Ok(if is_immediate(file, text)? { key.immediately() } else { key })
 }
 
 /// Reads the text of a key file, which must not be world-readable.

@@ -91,10 +91,10 @@ impl Cost {
         Self { hashes, keys, assertion_algorithm: client.assertion_algorithm }
     }
 
-    fn into_kind(self, up_to: u64) -> Kind {
-        let hashes = self.hashes.into_iter().enumerate();
+    fn to_kind(&self, up_to: u64) -> Kind {
+        let hashes = self.hashes.iter().copied().enumerate();
         let hashes = hashes.map(|(number, work)| Arc::new(PasswordHash::unmatchable(work, number)));
-        let keys = self.keys.into_iter();
+        let keys = self.keys.iter().copied();
         Kind {
             up_to,
             hashes: hashes.collect(),
@@ -104,26 +104,51 @@ impl Cost {
     }
 }
 
+/// The number of clients of each kind in a part of a registry.
+#[derive(Default)]
+pub struct Census {
+    costs: BTreeMap<Cost, u64>,
+    /// The number of clients without keys and slow hashes.
+    plain: u64,
+}
+
+impl Census {
+    /// Counts a client.
+    pub fn count(&mut self, client: &Client) {
+        // Fast path: most clients have no keys and no slow hashes.
+        if client.keys.is_empty() && !client.is_guessable() {
+            self.plain += 1;
+        } else {
+            *self.costs.entry(Cost::of(client)).or_default() += 1;
+        }
+    }
+}
+
+impl fmt::Debug for Census {
+    fn fmt(&self, f: &mut fmt::Formatter<'_>) -> fmt::Result {
+        f.debug_struct("Census").field("kinds", &self.costs.len()).finish_non_exhaustive()
+    }
+}
+
 impl Decoys {
-    /// Computes the kinds of the clients in a registry.
-    pub fn of<'c>(clients: impl Iterator<Item = &'c Client>) -> Self {
-        let mut costs: BTreeMap<Cost, u64> = BTreeMap::new();
+    /// Computes the kinds of the clients in a registry with these `parts`.
+    pub fn of<'c>(parts: impl Iterator<Item = &'c Census>) -> Self {
+        let mut costs: BTreeMap<&Cost, u64> = BTreeMap::new();
         let mut plain = 0;
-        for client in clients {
-            // Fast path: most clients have no keys and no slow hashes.
-            if client.keys.is_empty() && !client.is_guessable() {
-                plain += 1;
-            } else {
-                *costs.entry(Cost::of(client)).or_default() += 1;
+        for part in parts {
+            plain += part.plain;
+            for (cost, count) in &part.costs {
+                *costs.entry(cost).or_default() += count;
             }
         }
+        let is_plain = Cost::default();
         if plain > 0 || costs.is_empty() {
-            *costs.entry(Cost::default()).or_default() += plain;
+            *costs.entry(&is_plain).or_default() += plain;
         }
         let mut up_to = 0;
         let kinds = costs.into_iter().map(|(cost, count)| {
             up_to += count;
-            cost.into_kind(up_to)
+            cost.to_kind(up_to)
         });
         let kinds: Vec<_> = kinds.collect();
         let are_fast = !kinds.iter().any(Kind::is_guessable);
@@ -200,7 +225,7 @@ mod tests {
 
     #[test]
     fn a_kind_costs_what_its_clients_cost() {
-        let decoys = Decoys::of(registry(&[signing(1)]).iter());
+        let decoys = registry(&[signing(1)]).decoys();
         let kind = decoys.kind(&key(), "unknown");
         let shapes: Vec<_> = kind.keys.iter().map(|key| (key.shape(), key.algorithm())).collect();
         let rsa = |bits| KeyShape::Rsa { bits, exponent: 65_537 };
@@ -208,7 +233,7 @@ mod tests {
         assert_eq!(kind.assertion_algorithm, Some(Algorithm::Ps256));
         assert!(!kind.is_guessable() && decoys.are_fast());
 
-        let decoys = Decoys::of(registry(&[slow(1)]).iter());
+        let decoys = registry(&[slow(1)]).decoys();
         assert_eq!(decoys.kind(&key(), "unknown").hashes[0].work(), Work::Bcrypt { cost: 5 });
         assert!(!decoys.are_fast());
         let nothing = Decoys::of(std::iter::empty());

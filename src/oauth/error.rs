@@ -90,6 +90,7 @@ pub enum Cause {
     RevocationNotWritten,
     RevocationsFull,
     SigningFailed,
+    StoreStale,
     UseNotRecorded,
 }
 
@@ -293,7 +294,8 @@ impl Cause {
                 "resource is not an absolute URI, or not in the client's audience."),
             Self::ClockSetBack => row("clock_set_back",
                 "The clock was set back, so the assertion or proof expires no later than one whose \
-                 use was dropped since: check the clock of the server.")
+                 use was dropped since, or it has expired by the clock of the database: check the \
+                 clock of the server.")
                 .retry_after(1).uncharged(),
             Self::CutOff(seconds) => row("cut_off",
                 "The client has revoked so many tokens that all of its tokens up to a certain end \
@@ -324,17 +326,23 @@ impl Cause {
                  are free for all clients.")
                 .retry_after(1).uncharged(),
             Self::RevocationNotWritten => row("revocation_not_written",
-                "A revocation could not be written to the state directory: check its free space \
-                 and permissions.")
+                "A revocation could not be written to the state directory or to the store: check \
+                 the free space and permissions of the directory, or the database.")
                 .retry_after(5).uncharged(),
             Self::RevocationsFull => row("revocations_full",
                 "limits.revocations tokens are revoked already.")
                 .retry_after(60).uncharged(),
             Self::SigningFailed => row("signing_failed",
                 "The signer failed; the log names the key."),
+            Self::StoreStale => row("store_stale",
+                "The store has not answered for store.max_staleness, so a token may have been \
+                 revoked without this server's knowledge: see the database, and the network \
+                 between.")
+                .retry_after(5).uncharged(),
             Self::UseNotRecorded => row("use_not_recorded",
-                "The use of an assertion or proof could not be written to the state directory: \
-                 check its free space and permissions, and whether a process holds uses.lock.")
+                "The use of an assertion or proof could not be written to the state directory or to \
+                 the store: check the free space and permissions of the directory, and whether a \
+                 process holds uses.lock, or the database.")
                 .retry_after(1).uncharged(),
         }
     }

@@ -14,6 +14,12 @@ impl Pages {
     }
 }
 
-pub fn not_found(_: &str, _: &Snapshot) -> Option<Answer> {
+pub fn owns(_: &str, _: &Snapshot) -> bool {
+    false
+}
+
+pub fn push_policy(_: &mut Answer) {}
+
+pub fn not_found(_: &str, _: &Snapshot, _: impl FnOnce() -> bool) -> Option<Answer> {
     None
 }

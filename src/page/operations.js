@@ -69,9 +69,11 @@ export function describe(operation, encoding, values, base) {
   const url = new URL(base + operation.path);
   if (operation.appContexts.length > 0) url.searchParams.set("appContext", appContext);
   let target = url.href;
+  const isDots = encoding.place === "path" && [".", ".."].includes(scope);
   if (isFirstvision && scope !== "") {
-    if (encoding.place === "path") target += `/${encodeURIComponent(scope)}`;
-    if (encoding.place === "query") target += `?scope=${encodeURIComponent(scope)}`;
+    const isInQuery = encoding.place === "query" || isDots;
+    if (isInQuery) target += `?scope=${encodeURIComponent(scope)}`;
+    else if (encoding.place === "path") target += `/${encodeURIComponent(scope)}`;
   }
   const request = {
     method: operation.method,
@@ -81,6 +83,7 @@ export function describe(operation, encoding, values, base) {
     type: encoding.type,
     kind: "none",
     fields: [],
+    isDots,
   };
   if (isFirstvision) {
     if (encoding.place === "body") {
@@ -109,6 +112,12 @@ export function hindrance(request) {
     return (
       "A browser cannot send a GET request with a body. Choose the query or the path, or use the " +
       "code for your program."
+    );
+  }
+  if (request.isDots) {
+    return (
+      "A scope of dots alone cannot be in the path: URL libraries take it for a step between " +
+      "folders. Choose the query; the code has the scope there."
     );
   }
   return "";

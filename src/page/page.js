@@ -236,6 +236,7 @@ async function showVerification(token) {
     const response = await fetch(`${base}/.well-known/openid-configuration/jwks`, {
       credentials: "omit",
       cache: "no-cache",
+      signal: AbortSignal.timeout(TIME_LIMIT),
     });
     const keySet = await response.json();
     const key = await verifyingKey(token, keySet).catch(() => null);
@@ -364,7 +365,10 @@ function makeCopyButtons() {
 }
 
 async function start() {
-  const response = await fetch(`${base}/openapi.json`, { credentials: "omit" });
+  const response = await fetch(`${base}/openapi.json`, {
+    credentials: "omit",
+    signal: AbortSignal.timeout(TIME_LIMIT),
+  });
   openapi = await response.json();
   operations = tokenOperations(openapi);
   fill(

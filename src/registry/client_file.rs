@@ -10,7 +10,9 @@ mod document;
 pub mod edit;
 mod entry;
 
-pub use crate::registry::client_file::asymmetric::{read_client_keys, read_key_set, skipped_keys};
+pub use crate::registry::client_file::asymmetric::{
+    names_key_file, read_client_keys, read_key_set, skipped_keys,
+};
 pub use crate::registry::client_file::document::place_in;
 pub use crate::registry::client_file::entry::{KeyPaths, OPTIONAL_FIELDS};
 
@@ -35,7 +37,8 @@ use crate::registry::client_file::document::{
     Document, Object, document_fault, id_of, offset_in, require_closed,
 };
 use crate::registry::client_file::entry::{Field, KeyFile, OnKeyFault, Reader};
-use crate::registry::clients::{Registered, Registry};
+use crate::registry::clients::{Draft, Registry, Update};
+use crate::registry::registered::Registered;
 
 /// A registry that was read from a file.
 #[derive(Debug)]
@@ -73,7 +76,7 @@ pub fn load_first(file: &Path) -> Result<Loaded, Vec<Fault>> {
 
 /// Reads the registry from `file`. If a client's key file has a fault, the client keeps the keys
 /// that it has in the registry `in_force`, if it has them from the same file. `paths` are the paths
-/// of the key files of that registry.
+/// of the key files of that registry. The clients that have not changed are those of `in_force`.
 ///
 /// # Errors
 ///
@@ -88,14 +91,17 @@ pub fn load_beside(
 }
 
 /// Reads the key files of the registry `in_force` again, because a newer registry has a fault.
-/// Returns the clients whose keys have changed, and the faults of the key files.
-pub fn read_keys_again(in_force: &Registry, paths: &KeyPaths) -> (Vec<Client>, Vec<Fault>) {
+/// Returns an update of each client whose keys have changed, and the faults of the key files.
+pub fn read_keys_again(in_force: &Registry, paths: &KeyPaths) -> (Vec<Update>, Vec<Fault>) {
     let (mut changed, mut faults) = (Vec::new(), Vec::new());
     for (id, path) in paths {
         let Some(client) = in_force.get(id) else { continue };
         match read_client_keys(path) {
             Ok(keys) if keys == *client.keys => {}
-            Ok(keys) => changed.push(Client { keys: keys.into(), ..client.clone() }),
+            Ok(keys) => {
+                let client = Client { keys: keys.into(), ..client.clone() };
+                changed.push(Update::Put(Box::new(client)));
+            }
             Err(fault) => faults.push(fault),
         }
     }
@@ -136,7 +142,7 @@ fn parse_without_key_files(file: &Path, text: &str) -> Result<Registry, Vec<Faul
 fn parse_all(file: &Path, text: &str, on_key_fault: OnKeyFault<'_>) -> Result<Loaded, Vec<Fault>> {
     let Object(document): Object<Document<'_>> =
         serde_json::from_str(text).map_err(|error| vec![document_fault(file, text, &error)])?;
-    let mut registry = Registry::with_capacity(document.clients.len());
+    let mut draft = Draft::new(document.clients.len(), on_key_fault.in_force());
     let mut reader = Reader::new(file, text, 1, on_key_fault);
     let (mut key_files, mut key_faults) = (Stamp::default(), Vec::new());
     let mut key_paths = KeyPaths::new();
@@ -151,11 +157,11 @@ fn parse_all(file: &Path, text: &str, on_key_fault: OnKeyFault<'_>) -> Result<Lo
                     key_files.extend(stamp);
                     key_faults.extend(fault);
                 }
-                !faulty.contains(&*client.client.id) && registry.insert(client)
+                !faulty.contains(&*client.client.id) && draft.insert(client)
             }
             Err(faults) => {
                 reader.faults.extend(faults);
-                id_of(raw.get()).is_none_or(|id| registry.get(&id).is_none() && faulty.insert(id))
+                id_of(raw.get()).is_none_or(|id| !draft.contains(&id) && faulty.insert(id))
             }
         };
         if !is_new {
@@ -171,7 +177,7 @@ fn parse_all(file: &Path, text: &str, on_key_fault: OnKeyFault<'_>) -> Result<Lo
             format!("names more than {MOST_FILES} key files: of the others, changes count");
         warn!(file = %file.display(), "{problem} at SIGHUP alone");
     }
-    Ok(Loaded { registry, key_files, key_paths, key_faults })
+    Ok(Loaded { registry: draft.finish(), key_files, key_paths, key_faults })
 }
 
 /// A client and its key file, or every fault of its entry.

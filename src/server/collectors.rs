@@ -2,6 +2,7 @@
 
 use std::sync::Arc;
 use std::sync::atomic::Ordering;
+use std::time::Instant;
 
 use prometheus::proto::MetricType::{self, COUNTER, GAUGE};
 
@@ -10,6 +11,7 @@ use crate::guard::throttle::budgets::Spent;
 use crate::keys::key_set::KeySet;
 use crate::keys::life::KeyState;
 use crate::keys::signing_key::SigningKey;
+use crate::state::store_health::StoreHealth;
 use crate::tally::Tally;
 use crate::telemetry::log_queue::LogQueue;
 use crate::telemetry::metrics::VERSION;
@@ -36,7 +38,7 @@ pub(super) fn register(context: &Arc<Context>, signer: String) {
 type Metric =
     (MetricType, &'static str, &'static str, &'static [&'static str], fn(&Context, &mut Each<'_>));
 
-const METRICS: [Metric; 21] = [
+const METRICS: [Metric; 25] = [
     (
         COUNTER,
         "grantd_audit_lines_lost_total",
@@ -62,7 +64,7 @@ const METRICS: [Metric; 21] = [
         |context, each| {
             let (snapshot, now) = (context.snapshot(), context.clock.now());
             for (name, time) in EXPIRING {
-                each(&[name], snapshot.secret_ends.before(now + time) as u64);
+                each(&[name], snapshot.clients.ended_secrets(now + time) as u64);
             }
         },
     ),
@@ -181,6 +183,37 @@ const METRICS: [Metric; 21] = [
         |context, each| each(&[], context.snapshot().generation),
     ),
     (
+        GAUGE,
+        "grantd_store_age_seconds",
+        "Seconds since what the server knows of the store in PostgreSQL was true; 0 without one.",
+        &[],
+        |context, each| {
+            each(&[], of_store(context, 0, |store, now| store.age(now).as_secs()));
+        },
+    ),
+    (
+        COUNTER,
+        "grantd_store_changes_total",
+        "Changes read from the store in PostgreSQL since the server started.",
+        &[],
+        |context, each| each(&[], of_store(context, 0, |store, _| store.changes())),
+    ),
+    (
+        GAUGE,
+        "grantd_store_epoch",
+        "Time since which the store in PostgreSQL knows every use, in Unix seconds: another one \
+         after a crash, a promotion or a restore; 0 without a store.",
+        &[],
+        |context, each| each(&[], of_store(context, 0, |store, _| store.epoch())),
+    ),
+    (
+        GAUGE,
+        "grantd_store_up",
+        "0 if the store in PostgreSQL did not answer at the last attempt, otherwise 1.",
+        &[],
+        |context, each| each(&[], of_store(context, 1, |store, _| store.is_up().into())),
+    ),
+    (
         COUNTER,
         "grantd_throttled_total",
         "Requests refused because of earlier authentication failures, by exhausted budget.",
@@ -205,6 +238,15 @@ const METRICS: [Metric; 21] = [
 
 /// The periods for which clients with expiring secrets are counted, in seconds.
 const EXPIRING: [(&str, u64); 3] = [("1d", 86_400), ("7d", 7 * 86_400), ("30d", 30 * 86_400)];
+
+/// Returns a value of the store in a database; `without` if there is none.
+fn of_store(
+    context: &Context,
+    without: u64,
+    value: impl FnOnce(&StoreHealth, Instant) -> u64,
+) -> u64 {
+    context.store.as_ref().map_or(without, |store| value(store, context.clock.instant()))
+}
 
 /// Returns each key that is not gone at `now`, with its state.
 fn shown(keys: &KeySet, now: UnixTime) -> impl Iterator<Item = (&SigningKey, KeyState)> {

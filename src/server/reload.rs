@@ -5,12 +5,14 @@
 //! swapped. A request sees the old snapshot or the new one, never a mixture. If the result must not
 //! stand, nothing changes.
 
-use std::collections::HashMap;
+use std::collections::{BTreeMap, HashMap};
+use std::mem::take;
 use std::path::{Path, PathBuf};
 use std::sync::Arc;
 use std::thread::{Builder, sleep};
 use std::time::Duration;
 
+use compact_str::CompactString;
 use parking_lot::Mutex;
 use tracing::{error, info, warn};
 
@@ -18,16 +20,18 @@ use crate::config::{Config, Live};
 use crate::endpoint::Context;
 use crate::fault::Fault;
 use crate::fs::file_watch::Stamp;
-use crate::keys::directory::KeyFiles;
+use crate::keys::key_set::KeySet;
+use crate::keys::key_store::StoredKeys;
 use crate::keys::signing_key::SigningKey;
+use crate::oauth::client::Client;
 use crate::oauth::client_secret::FastHash;
 use crate::registry::client_file::{self, KeyPaths, Loaded};
-use crate::registry::clients::Registry;
-use crate::server::judge::judge;
+use crate::registry::clients::{Registry, Update};
+use crate::server::judge::{Bars, judge};
 use crate::server::start_error::StartError;
 use crate::snapshot::changes::Changes;
-use crate::snapshot::files::Files;
-use crate::snapshot::{Snapshot, retention, token_lifetimes};
+use crate::snapshot::files::{self, Files};
+use crate::snapshot::{Snapshot, retention};
 use crate::telemetry::audit::Event;
 
 /// Makes a running server read its files again.
@@ -49,12 +53,47 @@ pub(super) struct InForce {
     key_ids: KeyIds,
     /// The key files that the clients in force name.
     key_paths: KeyPaths,
+    /// The clients of [`News`] that the settings bar, by id.
+    barred: BTreeMap<CompactString, Client>,
+    /// Why the last keys of [`News`] are not in force.
+    key_fault: Option<String>,
+    /// Whether the lifetimes in force could not be written.
+    lacks_lifetimes: bool,
+    /// What the last reload and the last [`News`] left in an earlier version.
+    degraded: [Option<String>; 2],
 }
 
 impl InForce {
     pub(super) fn new(keys: &[(PathBuf, SigningKey)], key_paths: KeyPaths) -> Self {
         let key_ids = keys.iter().map(|(file, key)| (file.clone(), key.key_id().to_owned()));
-        Self { signed_last: None, key_ids: key_ids.collect(), key_paths }
+        Self {
+            signed_last: None,
+            key_ids: key_ids.collect(),
+            key_paths,
+            barred: BTreeMap::new(),
+            key_fault: None,
+            lacks_lifetimes: false,
+            degraded: [const { None }; 2],
+        }
+    }
+
+    /// Returns those of `updates`, and of the clients that were barred before, that may be put in
+    /// force. Keeps the clients that `bars` bars.
+    fn accept(&mut self, updates: Vec<Update>, bars: Bars) -> Vec<Update> {
+        let earlier = take(&mut self.barred).into_values();
+        let mut accepted = Vec::with_capacity(updates.len());
+        for update in earlier.map(|client| Update::Put(Box::new(client))).chain(updates) {
+            match update {
+                Update::Put(client) if bars.bars(&client) => {
+                    self.barred.insert(client.id.clone(), *client);
+                }
+                update => {
+                    self.barred.remove(update.id());
+                    accepted.push(update);
+                }
+            }
+        }
+        accepted
     }
 }
 
@@ -71,6 +110,16 @@ pub struct Reloaded {
     pub faults: Vec<String>,
 }
 
+/// What has changed in the registry and in the keys since the snapshot in force.
+#[doc(hidden)]
+#[derive(Debug, Default)]
+pub struct News {
+    /// The changes of clients. The last change of each client counts.
+    pub clients: Vec<Update>,
+    /// All signing keys, in any state; `None` if they are as before.
+    pub keys: Option<Vec<SigningKey>>,
+}
+
 /// The newest version without a fault of each file.
 struct Newest {
     /// `None` if the clients of the old snapshot stay.
@@ -83,6 +132,16 @@ struct Newest {
     admin_token: Option<FastHash>,
     /// Whether a file that only the new settings name has a fault.
     lacks_new_file: bool,
+}
+
+/// What the next snapshot is made of.
+struct Parts<'o> {
+    config: Config,
+    clients: Arc<Registry>,
+    keys: Vec<SigningKey>,
+    /// The ids of the keys of the old snapshot that stay although they are not in `keys`.
+    kept_keys: &'o [&'o str],
+    admin_token: Option<FastHash>,
 }
 
 impl Reloader {
@@ -101,6 +160,11 @@ impl Reloader {
         self.client_keys.lock().clone()
     }
 
+    /// Whether the start or the last reload has found a fault, so that a reload should be tried again.
+    pub fn has_fault(&self) -> bool {
+        self.context.reload_fault.load().is_some()
+    }
+
     /// Returns the settings in force that a reload may change.
     pub fn settings(&self) -> Live {
         self.context.snapshot().config.live.clone()
@@ -112,7 +176,16 @@ impl Reloader {
     /// because the demo clients would be served in public. Logs and counts the outcome. Blocks for
     /// as long as a start of the server takes, so this method must not run on an event loop.
     pub fn reload(&self, config: Result<Config, String>) -> Reloaded {
-        let mut in_force = self.in_force.lock();
+        let reloaded = self.reload_files(config);
+        if self.context.store.is_some() {
+            // The new settings may bar other clients of the store.
+            self.apply(News::default());
+        }
+        reloaded
+    }
+
+    fn reload_files(&self, config: Result<Config, String>) -> Reloaded {
+        let in_force = &mut *self.in_force.lock();
         let old = self.context.snapshot();
         let mut faults = Vec::new();
         let live = match config {
@@ -130,27 +203,96 @@ impl Reloader {
             }
         };
         let mut config = Config { startup: old.config.startup.clone(), live };
-        let mut newest = self.read(&config.live, &old, &in_force, &mut faults);
+        let mut newest = self.read(&config.live, &old, in_force, &mut faults);
         if newest.lacks_new_file {
             // The settings and the files that they name take effect together.
             let problem =
                 "the settings stay as they are, because a file that they name has a fault";
             faults.push(problem.to_owned());
             config.live.clone_from(&old.config.live);
-            newest = self.read(&config.live, &old, &in_force, &mut faults);
+            newest = self.read(&config.live, &old, in_force, &mut faults);
         }
-        let (key_ids, key_paths) = (newest.key_ids.clone(), newest.key_paths.clone());
-        match self.replace(&old, config, newest, &mut faults) {
+        let Newest { clients, keys, key_ids, key_paths, admin_token, lacks_new_file: _ } = newest;
+        let clients = clients.map_or_else(|| Arc::clone(&old.clients), Arc::new);
+        let kept_keys: Vec<_> = key_ids.values().map(String::as_str).collect();
+        let parts = Parts { config, clients, keys, kept_keys: &kept_keys, admin_token };
+        // Another process may have changed the file of the lifetimes.
+        in_force.lacks_lifetimes = true;
+        let (is_applied, stays) = match self.replace(&old, parts, in_force, &mut faults) {
             Ok(is_applied) => {
                 (in_force.key_ids, in_force.key_paths) = (key_ids, key_paths);
-                let stays = "the previous version of each of these files stays in force";
-                self.report(is_applied, faults, stays)
+                (is_applied, "the previous version of each of these files stays in force")
             }
             Err(error) => {
                 faults.extend(error.to_string().lines().map(str::to_owned));
-                self.report(false, faults, "the previous configuration stays in force")
+                (false, "the previous configuration stays in force")
             }
+        };
+        if !is_applied && faults.is_empty() {
+            info!("nothing to reload: the files are valid and unchanged");
         }
+        self.report(is_applied, &faults, stays);
+        in_force.degraded[0] = degraded(&faults, stays);
+        self.show(in_force);
+        Reloaded { is_applied, faults }
+    }
+
+    /// Puts `news` in force, all at once, by the rules of a reload. A client that the settings bar
+    /// keeps its previous version until they bar it no longer, which is looked at whenever news is
+    /// applied. Keys that must not be used leave the previous keys in force. A client that is the
+    /// same as the one in force, and so keeps its state, is no change. Must not run on an event
+    /// loop.
+    #[doc(hidden)]
+    pub fn apply(&self, news: News) -> Reloaded {
+        let in_force = &mut *self.in_force.lock();
+        let old = self.context.snapshot();
+        let bars = Bars::of(&old.config);
+        let updates = in_force.accept(news.clients, bars);
+        let mut keys = Vec::new();
+        let mut kept_keys: Vec<_> = old.keys.iter().map(SigningKey::key_id).collect();
+        if let Some(given) = news.keys {
+            let fault = self.fault_of(&given, &old.keys);
+            if fault.is_none() {
+                (keys, kept_keys) = (given, Vec::new());
+            }
+            in_force.key_fault = fault;
+        }
+        let problems = bars.problems(in_force.barred.values());
+        let mut faults: Vec<_> = problems.iter().map(ToString::to_string).collect();
+        faults.extend(in_force.key_fault.clone());
+        let parts = Parts {
+            config: old.config.clone(),
+            clients: Arc::new(old.clients.with(updates)),
+            keys,
+            kept_keys: &kept_keys,
+            admin_token: old.admin_token.clone(),
+        };
+        let is_applied = self.replace(&old, parts, in_force, &mut faults).unwrap_or_else(|error| {
+            faults.extend(error.to_string().lines().map(str::to_owned));
+            false
+        });
+        let stays = "the previous version of each of these clients and keys stays in force";
+        let is_known = in_force.degraded[1] == degraded(&faults, stays);
+        if is_applied || !is_known {
+            let new: &[String] = if is_known { &[] } else { &faults };
+            self.report(is_applied, new, stays);
+        }
+        in_force.degraded[1] = degraded(&faults, stays);
+        self.show(in_force);
+        Reloaded { is_applied, faults }
+    }
+
+    /// Says why `keys` must not follow the keys `old`.
+    fn fault_of(&self, keys: &[SigningKey], old: &KeySet) -> Option<String> {
+        if keys.is_empty() {
+            return Some(
+                "there is no signing key; create one with `grantd key generate`".to_owned(),
+            );
+        }
+        let is_new = |key: &&SigningKey| old.iter().all(|known| known.key_id() != key.key_id());
+        let private_keys = keys.iter().filter(is_new).map(|key| &**key.private_key());
+        let prepared = self.context.engine.backends().prepare(private_keys);
+        prepared.err().map(|fault| StartError::from(fault).to_string())
     }
 
     /// Logs and audits a change of the signing key since the last call. Must be called regularly:
@@ -171,21 +313,21 @@ impl Reloader {
 
     /// Logs, audits and counts the outcome of a reload. `stays` says what is in force because of
     /// the faults.
-    fn report(&self, is_applied: bool, faults: Vec<String>, stays: &str) -> Reloaded {
+    fn report(&self, is_applied: bool, faults: &[String], stays: &str) {
         self.context.metrics.count_reload(is_applied, !faults.is_empty());
-        if !is_applied && faults.is_empty() {
-            info!("nothing to reload: the files are valid and unchanged");
-        }
-        for fault in &faults {
+        for fault in faults {
             error!(%fault, "not reloaded: {stays}");
         }
-        let all = (!faults.is_empty()).then(|| faults.join("\n"));
-        if let Some(fault) = &all {
-            self.context.write_audit(&Event::ReloadRefused { fault });
+        if !faults.is_empty() {
+            self.context.write_audit(&Event::ReloadRefused { fault: &faults.join("\n") });
         }
-        let degraded = all.map(|all| format!("{}; {stays}", all.replace('\n', "; ")));
-        self.context.reload_fault.store(degraded.map(Arc::new));
-        Reloaded { is_applied, faults }
+    }
+
+    /// Shows in `/readyz` what is in force in an earlier version.
+    fn show(&self, in_force: &InForce) {
+        let all: Vec<_> = in_force.degraded.iter().flatten().map(String::as_str).collect();
+        let shown = (!all.is_empty()).then(|| all.join("; "));
+        self.context.reload_fault.store(shown.map(Arc::new));
     }
 
     /// Reads the files that `live` names. In place of a file with a fault stands what `old` has of
@@ -197,6 +339,9 @@ impl Reloader {
         in_force: &InForce,
         faults: &mut Vec<String>,
     ) -> Newest {
+        if old.config.startup.store.url.is_some() {
+            return newest_beside_store(live, old, in_force, faults);
+        }
         let client_keys = self.client_keys().again();
         let load = |file: &Path| client_file::load_beside(file, &old.clients, &in_force.key_paths);
         let Files { clients, keys, admin_token } = Files::read(live, load);
@@ -239,44 +384,44 @@ impl Reloader {
     fn replace(
         &self,
         old: &Arc<Snapshot>,
-        config: Config,
-        newest: Newest,
+        parts: Parts<'_>,
+        in_force: &mut InForce,
         faults: &mut Vec<String>,
     ) -> Result<bool, StartError> {
-        let Newest { clients, keys, key_ids, admin_token, .. } = newest;
-        let issuer = judge(&config, clients.as_ref().unwrap_or(&old.clients))?;
-        let clients = match clients {
-            Some(mut clients) => {
-                clients.keep_unchanged(&old.clients);
-                Arc::new(clients)
-            }
-            None => Arc::clone(&old.clients),
-        };
+        let Parts { config, clients, keys, kept_keys, admin_token } = parts;
+        let issuer = judge(&config, &clients)?;
         // Tokens and key sets that were issued with the old lifetimes are still in use. So each
         // field of the retention is the maximum of its old value and its new value.
         let now = self.context.clock.now();
-        let lifetimes = old.lifetimes.followed_by(token_lifetimes(&clients), now);
+        let lifetimes = old.lifetimes.followed_by(&old.clients, &clients, now);
         let retention = retention(&config.live, &clients, &lifetimes).max(old.keys.retention());
-        let kept: Vec<_> = key_ids.values().map(String::as_str).collect();
-        let keys = old.keys.followed_by(keys, &kept, retention, now);
+        let keys = old.keys.followed_by(keys, kept_keys, retention, now);
         let generation = old.generation + 1;
         let new = Snapshot::new(clients, keys, issuer, config);
         let new = Snapshot { generation, admin_token, lifetimes, ..new };
         let changes = Changes::between(old, &new);
-        let mut write_lifetimes = |snapshot: &Snapshot| {
-            let written = snapshot.lifetimes.write(&snapshot.config.startup.state);
-            faults.extend(written.err().map(|fault| fault.to_string()));
+        let write_lifetimes = |snapshot: &Snapshot, is_lacking: &mut bool| {
+            if *is_lacking {
+                let state = &snapshot.config.startup.state;
+                let fault = snapshot.lifetimes.write(&snapshot.clients, state).err();
+                *is_lacking = fault.is_some();
+                fault.map(|fault| fault.to_string())
+            } else {
+                None
+            }
         };
         if changes.is_empty() {
-            write_lifetimes(old);
+            faults.extend(write_lifetimes(old, &mut in_force.lacks_lifetimes));
             return Ok(false);
         }
 
         self.context.engine.backends().prepare(new.keys.private_keys())?;
         self.context.prepare(&new.config)?;
+        let is_recorded = old.lifetimes.is_recorded_as(&old.clients, &new.lifetimes, &new.clients);
+        in_force.lacks_lifetimes |= !is_recorded;
         let new = Arc::new(new);
         self.context.snapshot.store(Arc::clone(&new));
-        write_lifetimes(&new);
+        faults.extend(write_lifetimes(&new, &mut in_force.lacks_lifetimes));
         self.context.passwords.keep_only(|id| new.clients.get(id));
         info!(generation, %changes, "reloaded");
         self.context.write_audit(&Event::Reloaded { generation, changes: &changes.to_string() });
@@ -285,10 +430,41 @@ impl Reloader {
     }
 }
 
+/// Returns the text of `/readyz` about `faults`; `stays` says what is in force because of them.
+fn degraded(faults: &[String], stays: &str) -> Option<String> {
+    let all = faults.join("\n").replace('\n', "; ");
+    (!faults.is_empty()).then(|| format!("{all}; {stays}"))
+}
+
+/// Reads the files that `live` names beside a store, which holds the clients and the keys.
+fn newest_beside_store(
+    live: &Live,
+    old: &Snapshot,
+    in_force: &InForce,
+    faults: &mut Vec<String>,
+) -> Newest {
+    let admin_token = files::admin_token(live);
+    let is_new = live.admin_token_file != old.config.live.admin_token_file;
+    let lacks_new_file = admin_token.is_err() && is_new;
+    let admin_token = admin_token.unwrap_or_else(|fault| {
+        faults.push(fault.to_string());
+        old.admin_token.clone()
+    });
+    let ids = old.keys.iter().map(|key| (key.key_id().into(), key.key_id().to_owned()));
+    Newest {
+        clients: None,
+        keys: Vec::new(),
+        key_ids: ids.collect(),
+        key_paths: in_force.key_paths.clone(),
+        admin_token,
+        lacks_new_file,
+    }
+}
+
 /// Returns the id of the key of each file in `files`. A file with a fault has the key that it had
 /// before, according to `before`. If the whole `directory` could not be read, so have all files. A
 /// key file that was deleted has no key any more.
-fn key_ids_of(files: &KeyFiles, directory: &Path, before: &KeyIds) -> KeyIds {
+fn key_ids_of(files: &StoredKeys, directory: &Path, before: &KeyIds) -> KeyIds {
     let mut ids: KeyIds =
         files.keys.iter().map(|(file, key)| (file.clone(), key.key_id().to_owned())).collect();
     for fault in &files.faults {

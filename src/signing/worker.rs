@@ -222,11 +222,11 @@ pub(super) struct SignedBatch {
     done: Instant,
 }
 
-/// Lowers the priority of the current thread, a signing thread, below that of the event loop on the
+/// Lowers the priority of the current thread, as a signing thread's, below that of the event loop on the
 /// same processor. On a busy server, a signing thread never sleeps. With equal priority, it would
 /// get half of the processor, and answers that take only microseconds, such as refusals, would wait
 /// for milliseconds.
-pub(super) fn lower_priority() {
+pub(crate) fn lower_priority() {
     // On Linux each thread has its own niceness. If the system refuses the change, all threads keep
     // equal priority.
     #[cfg(target_os = "linux")]

@@ -15,10 +15,10 @@ impl Changes {
     /// Compares `old` with `new`.
     pub fn between(old: &Snapshot, new: &Snapshot) -> Self {
         let missing = |all: &Registry, from: &Registry| {
-            let absent = all.iter().filter(|client| from.get(&client.id).is_none());
+            let absent = all.unshared(from).filter(|client| from.get(&client.id).is_none());
             absent.map(|client| client.id.to_string()).collect()
         };
-        let changed = new.clients.iter().filter_map(|client| {
+        let changed = new.clients.unshared(&old.clients).filter_map(|client| {
             let before = old.clients.get(&client.id)?;
             (!std::ptr::eq(client, before) && client != before).then(|| describe(before, client))
         });

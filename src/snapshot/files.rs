@@ -5,7 +5,8 @@ use std::path::{Path, PathBuf};
 
 use crate::config::Live;
 use crate::fault::Fault;
-use crate::keys::directory::KeyFiles;
+use crate::keys::directory::KeyDirectory;
+use crate::keys::key_store::StoredKeys;
 use crate::keys::signing_key::SigningKey;
 use crate::oauth::client_secret::FastHash;
 use crate::registry::client_file::{self, Loaded};
@@ -17,7 +18,7 @@ pub struct Files {
     /// The client registry, and the clients' key files.
     pub clients: Result<Loaded, Vec<Fault>>,
     /// The signing keys in any state, gone keys included.
-    pub keys: KeyFiles,
+    pub keys: StoredKeys,
     /// The hash of the admin token; `Ok(None)` if no admin token is configured.
     pub admin_token: Result<Option<FastHash>, Fault>,
 }
@@ -39,11 +40,10 @@ impl Files {
         live: &Live,
         load_clients: impl FnOnce(&Path) -> Result<Loaded, Vec<Fault>>,
     ) -> Self {
-        let token = live.admin_token_file.as_deref();
         Self {
             clients: load_clients(&live.clients),
-            keys: KeyFiles::read(&live.keys),
-            admin_token: token.map(|file| Ok(FastHash::of(&admin_token::read(file)?))).transpose(),
+            keys: StoredKeys::read(&mut KeyDirectory::new(&live.keys)),
+            admin_token: admin_token(live),
         }
     }
 
@@ -56,13 +56,23 @@ impl Files {
         match Self::read(live, client_file::load_first) {
             Self {
                 clients: Ok(clients),
-                keys: KeyFiles { keys, faults },
+                keys: StoredKeys { keys, faults },
                 admin_token: Ok(admin_token),
             } if faults.is_empty() => Ok(Contents { clients, keys, admin_token }),
-            Self { clients, keys: KeyFiles { faults, .. }, admin_token } => {
+            Self { clients, keys: StoredKeys { faults, .. }, admin_token } => {
                 let of_clients = clients.err().into_iter().flatten();
                 Err(of_clients.chain(faults).chain(admin_token.err()).collect())
             }
         }
     }
+}
+
+/// Reads the hash of the admin token; `Ok(None)` if `live` names no file of an admin token.
+///
+/// # Errors
+///
+/// A [`Fault`] if the file holds no token.
+pub fn admin_token(live: &Live) -> Result<Option<FastHash>, Fault> {
+    let token = live.admin_token_file.as_deref();
+    token.map(|file| Ok(FastHash::of(&admin_token::read(file)?))).transpose()
 }

@@ -12,30 +12,43 @@
 //! a shorter lifetime is then treated as if its lifetime had been shortened, which revokes more and
 //! never less.
 
-use std::collections::{BTreeMap, HashMap};
-use std::io::{self, Read as _};
+use std::collections::BTreeMap;
+use std::io::{self, BufReader};
 use std::path::{Path, PathBuf};
+use std::sync::Arc;
 use std::time::Duration;
 
 use serde::{Deserialize, Serialize};
 
 use crate::fault::{Fault, text};
 use crate::fs::whole_file;
+use crate::oauth::client::Client;
+use crate::registry::clients::Registry;
 use crate::time::UnixTime;
 
-/// The lifetimes in force, and those that were shortened while their tokens may still be used. All
-/// lifetimes are in seconds.
-#[derive(Clone, Debug, Default, PartialEq, Eq, Serialize, Deserialize)]
+/// The lifetime that most clients have, and those that were shortened while their tokens may still
+/// be used. All lifetimes are in seconds.
+#[derive(Clone, Debug, Default, PartialEq, Eq)]
 pub struct Lifetimes {
+    common: u32,
+    /// The lifetimes that were shortened, by `client_id`.
+    shortened: Arc<BTreeMap<String, Shortened>>,
+    /// An earlier `common` lifetime that was longer. It counts for every client, because the file
+    /// does not name the clients that had it.
+    longer_common: Option<Shortened>,
+}
+
+/// The contents of the file.
+#[derive(Clone, Debug, Default, PartialEq, Eq, Serialize, Deserialize)]
+pub struct Recorded {
     version: Version,
     /// The most common lifetime of the clients.
     common: u32,
     /// The lifetimes of all clients for which it is not `common`, by `client_id`.
     others: BTreeMap<String, u32>,
-    /// The lifetimes that were shortened, by `client_id`.
+    /// As in [`Lifetimes`].
     shortened: BTreeMap<String, Shortened>,
-    /// An earlier `common` lifetime that was longer. It counts for every client, because the file
-    /// does not name the clients that had it.
+    /// As in [`Lifetimes`].
     #[serde(default)]
     longer_common: Option<Shortened>,
 }
@@ -67,47 +80,57 @@ impl Shortened {
 }
 
 impl Lifetimes {
-    /// Returns the lifetimes of `clients`, which follow these lifetimes at `now`. Each client is
-    /// given by its id and its token lifetime.
-    pub fn followed_by<'c>(
-        &self,
-        clients: impl Iterator<Item = (&'c str, u32)> + Clone,
-        now: UnixTime,
-    ) -> Self {
-        let mut counts: HashMap<u32, usize> = HashMap::new();
-        for (_, lifetime) in clients.clone() {
-            *counts.entry(lifetime).or_default() += 1;
-        }
-        let common = counts.into_iter().max_by_key(|(lifetime, count)| (*count, *lifetime));
-        let common = common.map_or(0, |(lifetime, _)| lifetime);
-        let mut next = Self { common, ..Self::default() };
-        next.shortened.clone_from(&self.shortened);
-        next.shortened.retain(|_, before| now < before.until + CLOCK_STEP);
-        next.longer_common = self.longer_common.filter(|before| now < before.until + CLOCK_STEP);
-        if common < self.common {
-            let before = Shortened::at(now, self.common);
-            next.longer_common = Some(next.longer_common.map_or(before, |it| it.max(before)));
+    /// Returns the lifetimes after the registry `old`, whose lifetimes these are, was replaced by
+    /// `new` at `now`.
+    pub fn followed_by(&self, old: &Registry, new: &Registry, now: UnixTime) -> Self {
+        let mut next = self.aged(new, now);
+        for client in new.unshared(old) {
+            let before = old.get(&client.id).map_or(self.common, |before| before.token_lifetime);
+            if client.token_lifetime < before {
+                next.shorten(&client.id, Shortened::at(now, before));
+            }
         }
         // The clients that are no longer registered. One of them may be registered again.
-        let mut gone = self.others.clone();
-        for (id, lifetime) in clients {
-            let before = gone.remove(id).unwrap_or(self.common);
-            if lifetime < before {
-                next.shorten(id, Shortened::at(now, before));
+        for client in old.unshared(new) {
+            if client.token_lifetime != self.common && new.get(&client.id).is_none() {
+                next.shorten(&client.id, Shortened::at(now, client.token_lifetime));
             }
-            if lifetime != common {
-                next.others.insert(id.to_owned(), lifetime);
-            }
-        }
-        for (id, lifetime) in gone {
-            next.shorten(&id, Shortened::at(now, lifetime));
         }
         next
     }
 
+    /// Whether the file would be the same for `next`, the lifetimes of the registry `new`, as for
+    /// these lifetimes of the registry `old`.
+    pub fn is_recorded_as(&self, old: &Registry, next: &Self, new: &Registry) -> bool {
+        let has_other = |client: &Client, known: &Registry| {
+            client.token_lifetime != self.common
+                && known.get(&client.id).map(|known| known.token_lifetime)
+                    != Some(client.token_lifetime)
+        };
+        self == next
+            && !new.unshared(old).any(|client| has_other(client, old))
+            && !old.unshared(new).any(|client| has_other(client, new))
+    }
+
+    /// Returns these lifetimes with the most common one of `clients`, and without the shortened
+    /// lifetimes that are forgotten at `now`.
+    fn aged(&self, clients: &Registry, now: UnixTime) -> Self {
+        let common = clients.common_lifetime();
+        let counts = |before: &Shortened| now < before.until + CLOCK_STEP;
+        let mut shortened = Arc::clone(&self.shortened);
+        if !shortened.values().all(counts) {
+            Arc::make_mut(&mut shortened).retain(|_, before| counts(before));
+        }
+        let mut longer_common = self.longer_common.filter(counts);
+        if common < self.common {
+            let before = Shortened::at(now, self.common);
+            longer_common = Some(longer_common.map_or(before, |it| it.max(before)));
+        }
+        Self { common, shortened, longer_common }
+    }
+
     fn shorten(&mut self, id: &str, before: Shortened) {
-        let known = self.shortened.entry(id.to_owned()).or_insert(before);
-        *known = known.max(before);
+        shorten(Arc::make_mut(&mut self.shortened), id, before);
     }
 
     /// Returns the longest lifetime, at least `lifetime`, with which a token of the client that
@@ -124,33 +147,15 @@ impl Lifetimes {
         all.map(|before| u64::from(before.lifetime)).max().unwrap_or(0)
     }
 
-    /// Reads the file in the state directory `directory`. No lifetime is known if there is no file.
-    ///
-    /// # Errors
-    ///
-    /// A [`Fault`] if the file cannot be read or does not hold lifetimes.
-    pub fn read(directory: &Path) -> Result<Self, Fault> {
-        let path = path_in(directory);
-        let Some(mut file) = text::open_if_exists(&path)? else { return Ok(Self::default()) };
-        let mut text = Vec::new();
-        file.read_to_end(&mut text).map_err(|error| Fault::cannot("read", &path, &error))?;
-        serde_json::from_slice(&text).map_err(|_| {
-            let problem = "does not hold token lifetimes; restore the file, or delete it: then \
-                           not_before may miss tokens without an iat whose client's lifetime was \
-                           shortened";
-            Fault::new(&path, problem)
-        })
-    }
-
-    /// Writes the file in the state directory `directory`, unless it holds these lifetimes already.
-    /// Keeps what another process has recorded there.
+    /// Writes the file in the state directory `directory`, unless it holds these lifetimes, and those
+    /// of `clients`, already. Keeps what another process has recorded there.
     ///
     /// # Errors
     ///
     /// A [`Fault`] if the file cannot be written within a second or so. The lifetimes are then lost
     /// when the process ends.
-    pub fn write(&self, directory: &Path) -> Result<(), Fault> {
-        self.try_write(directory).map_err(|error| {
+    pub fn write(&self, clients: &Registry, directory: &Path) -> Result<(), Fault> {
+        self.recorded(clients).write(directory).map_err(|error| {
             let problem = format!(
                 "cannot be written: {error}: after a restart, not_before may miss tokens whose \
                  lifetime was shortened"
@@ -159,24 +164,91 @@ impl Lifetimes {
         })
     }
 
-    fn try_write(&self, directory: &Path) -> io::Result<()> {
+    /// Returns the contents of the file for these lifetimes and those of `clients`.
+    fn recorded(&self, clients: &Registry) -> Recorded {
+        let others = clients.with_other_lifetimes(self.common);
+        Recorded {
+            version: Version::One,
+            common: self.common,
+            others: others.map(|client| (client.id.to_string(), client.token_lifetime)).collect(),
+            shortened: BTreeMap::clone(&self.shortened),
+            longer_common: self.longer_common,
+        }
+    }
+}
+
+impl Recorded {
+    /// Reads the file in the state directory `directory`. No lifetime is known if there is no file.
+    ///
+    /// # Errors
+    ///
+    /// A [`Fault`] if the file cannot be read or does not hold lifetimes.
+    pub fn read(directory: &Path) -> Result<Self, Fault> {
+        let path = path_in(directory);
+        let Some(file) = text::open_if_exists(&path)? else { return Ok(Self::default()) };
+        serde_json::from_reader(BufReader::new(file)).map_err(|error| {
+            if let Some(kind) = error.io_error_kind() {
+                return Fault::cannot("read", &path, &kind.into());
+            }
+            let problem = "does not hold token lifetimes; restore the file, or delete it: then \
+                           not_before may miss tokens without an iat whose client's lifetime was \
+                           shortened";
+            Fault::new(&path, problem)
+        })
+    }
+
+    /// Checks that the file in the state directory `directory` can be locked.
+    ///
+    /// # Errors
+    ///
+    /// A [`Fault`] if its lock file cannot be opened.
+    pub fn check_lock(directory: &Path) -> Result<(), Fault> {
+        let path = path_in(directory);
+        let lock = whole_file::check_lock(&path);
+        lock.map_err(|error| Fault::cannot("locked", &path, &error))
+    }
+
+    /// Returns the lifetimes of `clients`, which follow the recorded ones at `now`.
+    pub fn followed_by(self, clients: &Registry, now: UnixTime) -> Lifetimes {
+        let Self { version: Version::One, common, others: mut gone, shortened, longer_common } =
+            self;
+        let before = Lifetimes { common, shortened: Arc::new(shortened), longer_common };
+        let mut next = before.aged(clients, now);
+        for client in clients.iter() {
+            let before = gone.remove(&*client.id).unwrap_or(common);
+            if client.token_lifetime < before {
+                next.shorten(&client.id, Shortened::at(now, before));
+            }
+        }
+        // The clients that are no longer registered. One of them may be registered again.
+        for (id, lifetime) in gone {
+            next.shorten(&id, Shortened::at(now, lifetime));
+        }
+        next
+    }
+
+    fn write(mut self, directory: &Path) -> io::Result<()> {
         let path = path_in(directory);
         let on_disk = Self::read(directory).map_err(io::Error::other)?;
-        if on_disk == *self {
+        if on_disk == self {
             return Ok(());
         }
         whole_file::create_directory(directory)?;
         let _lock = whole_file::lock_within(&path, Duration::from_secs(1))?;
         let on_disk = Self::read(directory).map_err(io::Error::other)?;
-        let mut all = self.clone();
         for (id, before) in on_disk.shortened {
-            all.shorten(&id, before);
+            shorten(&mut self.shortened, &id, before);
         }
         if let Some(before) = on_disk.longer_common {
-            all.longer_common = Some(all.longer_common.map_or(before, |it| it.max(before)));
+            self.longer_common = Some(self.longer_common.map_or(before, |it| it.max(before)));
         }
-        whole_file::replace(&path, &serde_json::to_vec(&all)?)
+        whole_file::replace(&path, &serde_json::to_vec(&self)?)
     }
+}
+
+fn shorten(all: &mut BTreeMap<String, Shortened>, id: &str, before: Shortened) {
+    let known = all.entry(id.to_owned()).or_insert(before);
+    *known = known.max(before);
 }
 
 fn path_in(directory: &Path) -> PathBuf {
@@ -191,16 +263,45 @@ const CLOCK_STEP: u64 = 3600;
 #[cfg(test)]
 mod tests {
     use super::*;
+    use crate::registry::clients::Draft;
+    use crate::registry::registered::Registered;
 
     const NOW: UnixTime = UnixTime(1_790_000_000);
 
-    fn after(before: &Lifetimes, clients: &[(&str, u32)], now: UnixTime) -> Lifetimes {
-        before.followed_by(clients.iter().copied(), now)
+    /// The lifetimes of a registry, and the registry.
+    #[derive(Default)]
+    struct InForce(Lifetimes, Registry);
+
+    impl std::ops::Deref for InForce {
+        type Target = Lifetimes;
+
+        fn deref(&self) -> &Lifetimes {
+            &self.0
+        }
+    }
+
+    /// Replaces the registry by one of these clients. The result must be the same if the server is
+    /// restarted in between.
+    fn after(before: &InForce, clients: &[(&str, u32)], now: UnixTime) -> InForce {
+        let InForce(lifetimes, registry) = before;
+        let mut draft = Draft::new(clients.len(), Some(registry));
+        for (id, token_lifetime) in clients {
+            let client =
+                Client { id: (*id).into(), token_lifetime: *token_lifetime, ..Client::default() };
+            assert!(draft.insert(Registered::new(client)));
+        }
+        let next = draft.finish();
+        let followed = lifetimes.followed_by(registry, &next, now);
+        let restarted = lifetimes.recorded(registry).followed_by(&next, now);
+        assert_eq!(followed, restarted);
+        let is_same = lifetimes.recorded(registry) == followed.recorded(&next);
+        assert_eq!(lifetimes.is_recorded_as(registry, &followed, &next), is_same);
+        InForce(followed, next)
     }
 
     #[test]
     fn the_longer_lifetime_counts_for_tokens_that_may_have_it() {
-        let first = after(&Lifetimes::default(), &[("a", 600), ("b", 7200), ("c", 600)], NOW);
+        let first = after(&InForce::default(), &[("a", 600), ("b", 7200), ("c", 600)], NOW);
         assert_eq!(first.longest("b", 7200, NOW), 7200);
         let second = after(&first, &[("a", 600), ("b", 900), ("c", 600)], NOW);
         let until = NOW + 7200 + CLOCK_STEP;
@@ -208,7 +309,7 @@ mod tests {
         assert_eq!(second.longest("b", 900, until + 1), 900);
         assert_eq!((second.longest("a", 600, NOW), second.longest_of_all()), (600, 7200));
         // The last client of a registry is removed and registered again.
-        let alone = after(&Lifetimes::default(), &[("x", 7200)], NOW);
+        let alone = after(&InForce::default(), &[("x", 7200)], NOW);
         let again = after(&after(&alone, &[], NOW), &[("x", 900)], NOW + 10);
         assert_eq!(
             (again.longest("x", 900, until), again.longest("x", 900, until + 1)),
@@ -224,7 +325,7 @@ mod tests {
 
     #[test]
     fn a_client_that_was_removed_or_has_the_common_lifetime_is_known_too() {
-        let first = after(&Lifetimes::default(), &[("a", 600), ("b", 7200), ("c", 600)], NOW);
+        let first = after(&InForce::default(), &[("a", 600), ("b", 7200), ("c", 600)], NOW);
         let without = after(&first, &[("a", 600), ("c", 600)], NOW + 10);
         let again = after(&without, &[("a", 60), ("b", 900), ("c", 600)], NOW + 20);
         assert_eq!(again.longest("b", 900, NOW + 7210), 7200);
@@ -236,17 +337,38 @@ mod tests {
     fn the_file_keeps_what_two_processes_record() {
         let directory = tempfile::tempdir().unwrap();
         let state = directory.path().join("state");
-        assert_eq!(Lifetimes::read(&state).unwrap(), Lifetimes::default());
-        let first = after(&Lifetimes::default(), &[("a", 600), ("b", 7200)], NOW);
+        assert_eq!(Recorded::read(&state).unwrap(), Recorded::default());
+        let first = after(&InForce::default(), &[("a", 600), ("b", 7200)], NOW);
         let one = after(&first, &[("a", 60), ("b", 7200)], NOW);
         let other = after(&first, &[("a", 600), ("b", 60)], NOW);
-        one.write(&state).unwrap();
-        other.write(&state).unwrap();
-        let both = Lifetimes::read(&state).unwrap();
+        one.write(&one.1, &state).unwrap();
+        other.write(&other.1, &state).unwrap();
+        let both = Recorded::read(&state).unwrap();
         assert_eq!(both.shortened["a"].lifetime, 600);
-        assert_eq!(both.longest("b", 60, NOW), 7200);
+        assert_eq!(both.followed_by(&other.1, NOW).longest("b", 60, NOW), 7200);
         std::fs::write(state.join("lifetimes"), "{}").unwrap();
-        let fault = Lifetimes::read(&state).unwrap_err().to_string();
+        let fault = Recorded::read(&state).unwrap_err().to_string();
         assert!(fault.contains("does not hold token lifetimes; restore the file"), "{fault}");
+    }
+
+    #[test]
+    fn after_any_changes_the_lifetimes_are_those_after_a_restart() {
+        let mut number: u32 = 1;
+        let mut below = |end: usize| {
+            number = number.wrapping_mul(1_664_525).wrapping_add(1_013_904_223);
+            (number >> 16) as usize % end
+        };
+        let ids: Vec<_> = (0..30).map(|id| format!("client-{id}")).collect();
+        let mut clients: BTreeMap<&str, u32> = BTreeMap::new();
+        let (mut before, mut now) = (InForce::default(), NOW);
+        for _ in 0..300 {
+            for _ in 0..below(4) {
+                let (id, lifetime) = (&*ids[below(30)], [0, 600, 600, 900, 60][below(5)]);
+                clients.insert(id, lifetime);
+                clients.retain(|_, lifetime| *lifetime > 0);
+            }
+            now = now + below(1000) as u64;
+            before = after(&before, &clients.clone().into_iter().collect::<Vec<_>>(), now);
+        }
     }
 }

@@ -13,15 +13,10 @@ use tokio::time::timeout;
 use crate::clock::join_soon;
 use crate::fault::Fault;
 
-/// The work of the thread on its file.
-pub(super) trait Commit: Send + 'static {
-    /// The wish of a request.
-    type Job: Send + 'static;
-    /// The answer to a request.
-    type Answer: Send + 'static;
-
-    /// Handles all jobs that wait. Called with none when [`Commit::IDLE`] has passed without one.
-    fn turn(&mut self, waiting: Vec<Waiting<Self>>);
+/// The work of the thread on its file or table.
+pub(crate) trait Commit<Job, Answer>: Send + 'static {
+    /// Handles all jobs that wait. Called with none when [`IDLE`] has passed without one.
+    fn turn(&mut self, waiting: Vec<Waiting<Job, Answer>>);
 
     /// Called once, after the last turn.
     fn end(&mut self) {}
@@ -29,43 +24,47 @@ pub(super) trait Commit: Send + 'static {
 
 /// A job, and the request that waits for its answer. A request whose job is dropped gets no answer,
 /// as when nothing could be written.
-pub(super) struct Waiting<C: Commit + ?Sized> {
-    pub(super) job: C::Job,
-    request: oneshot::Sender<C::Answer>,
+pub(crate) struct Waiting<Job, Answer> {
+    pub(crate) job: Job,
+    request: oneshot::Sender<Answer>,
 }
 
-impl<C: Commit + ?Sized> Waiting<C> {
+impl<Job, Answer> Waiting<Job, Answer> {
     /// Makes a job, and what receives its answer.
-    pub(super) fn new(job: C::Job) -> (Self, oneshot::Receiver<C::Answer>) {
+    pub(crate) fn new(job: Job) -> (Self, oneshot::Receiver<Answer>) {
         let (request, answer) = oneshot::channel();
         (Self { job, request }, answer)
     }
 
-    pub(super) fn answer(self, answer: C::Answer) {
+    pub(crate) fn answer(self, answer: Answer) {
         // The request may have given up.
         let _ = self.request.send(answer);
     }
 
     /// Whether the request still waits.
-    pub(super) fn is_awaited(&self) -> bool {
+    pub(crate) fn is_awaited(&self) -> bool {
         !self.request.is_closed()
     }
 }
 
 /// The thread and its queue.
-pub(super) struct GroupCommit<C: Commit> {
-    queue: Arc<Queue<C>>,
+pub(crate) struct GroupCommit<Job, Answer> {
+    queue: Arc<Queue<Job, Answer>>,
     thread: Mutex<Option<JoinHandle<()>>>,
     deadline: Duration,
 }
 
-impl<C: Commit> GroupCommit<C> {
-    /// Starts the thread `name`, which writes to `directory`.
+impl<Job: Send + 'static, Answer: Send + 'static> GroupCommit<Job, Answer> {
+    /// Starts the thread `name`, which writes to `place`.
     ///
     /// # Errors
     ///
     /// A [`Fault`] if the thread cannot be started.
-    pub(super) fn start(name: &str, directory: &Path, mut commit: C) -> Result<Self, Fault> {
+    pub(crate) fn start(
+        name: &str,
+        place: &Path,
+        mut commit: impl Commit<Job, Answer>,
+    ) -> Result<Self, Fault> {
         let jobs = Mutex::new(Jobs { waiting: Vec::new(), has_ended: false });
         let queue = Arc::new(Queue { jobs, arrival: Condvar::new() });
         let taking = Arc::clone(&queue);
@@ -80,22 +79,24 @@ impl<C: Commit> GroupCommit<C> {
         let thread = thread.map_err(|error| {
             let problem =
                 format!("the writer thread cannot be started: {error}; raise the limit of threads");
-            Fault::new(directory, problem)
+            Fault::new(place, problem)
         })?;
         Ok(Self { queue, thread: Mutex::new(Some(thread)), deadline: DEADLINE })
     }
 
     /// Gives `job` to the thread and waits for its answer. `None` if too many jobs wait, the thread
     /// has ended, or the disk does not answer.
-    pub(super) async fn ask(&self, job: C::Job) -> Option<C::Answer> {
+    pub(crate) async fn ask(&self, job: Job) -> Option<Answer> {
         let (waiting, answer) = Waiting::new(job);
         self.queue.push(waiting);
         timeout(self.deadline, answer).await.ok()?.ok()
     }
+}
 
+impl<Job, Answer> GroupCommit<Job, Answer> {
     /// Ends the thread after what waits now. If the disk hangs, the thread is left alone: what it
     /// has not written was never acknowledged.
-    pub(super) fn end(&self) {
+    pub(crate) fn end(&self) {
         self.queue.jobs.lock().has_ended = true;
         self.queue.arrival.notify_one();
         if let Some(thread) = self.thread.lock().take() {
@@ -104,26 +105,26 @@ impl<C: Commit> GroupCommit<C> {
     }
 }
 
-impl<C: Commit> Drop for GroupCommit<C> {
+impl<Job, Answer> Drop for GroupCommit<Job, Answer> {
     fn drop(&mut self) {
         self.end();
     }
 }
 
-struct Queue<C: Commit> {
-    jobs: Mutex<Jobs<C>>,
+struct Queue<Job, Answer> {
+    jobs: Mutex<Jobs<Job, Answer>>,
     arrival: Condvar,
 }
 
-struct Jobs<C: Commit> {
-    waiting: Vec<Waiting<C>>,
+struct Jobs<Job, Answer> {
+    waiting: Vec<Waiting<Job, Answer>>,
     /// Whether the thread has ended or has been told to end.
     has_ended: bool,
 }
 
-impl<C: Commit> Queue<C> {
+impl<Job, Answer> Queue<Job, Answer> {
     /// Drops the job if it cannot wait.
-    fn push(&self, waiting: Waiting<C>) {
+    fn push(&self, waiting: Waiting<Job, Answer>) {
         let mut jobs = self.jobs.lock();
         if !jobs.has_ended && jobs.waiting.len() < MAX_WAITING {
             jobs.waiting.push(waiting);
@@ -133,9 +134,9 @@ impl<C: Commit> Queue<C> {
     }
 
     /// Waits for jobs and takes all of them; none after [`IDLE`]. `None` at the end.
-    fn take(&self) -> Option<Vec<Waiting<C>>> {
+    fn take(&self) -> Option<Vec<Waiting<Job, Answer>>> {
         let mut jobs = self.jobs.lock();
-        let idle = |jobs: &mut Jobs<C>| jobs.waiting.is_empty() && !jobs.has_ended;
+        let idle = |jobs: &mut Jobs<Job, Answer>| jobs.waiting.is_empty() && !jobs.has_ended;
         self.arrival.wait_while_for(&mut jobs, idle, IDLE);
         let is_over = jobs.has_ended && jobs.waiting.is_empty();
         (!is_over).then(|| std::mem::take(&mut jobs.waiting))
@@ -143,9 +144,9 @@ impl<C: Commit> Queue<C> {
 }
 
 /// Closes the queue when the thread ends, even by a panic, so that no request waits for it.
-struct CloseOnDrop<'a, C: Commit>(&'a Queue<C>);
+struct CloseOnDrop<'a, Job, Answer>(&'a Queue<Job, Answer>);
 
-impl<C: Commit> Drop for CloseOnDrop<'_, C> {
+impl<Job, Answer> Drop for CloseOnDrop<'_, Job, Answer> {
     fn drop(&mut self) {
         let mut jobs = self.0.jobs.lock();
         jobs.has_ended = true;
@@ -178,11 +179,8 @@ mod tests {
         turns: Arc<Mutex<Vec<usize>>>,
     }
 
-    impl Commit for Disk {
-        type Job = u32;
-        type Answer = u32;
-
-        fn turn(&mut self, waiting: Vec<Waiting<Self>>) {
+    impl Commit<u32, u32> for Disk {
+        fn turn(&mut self, waiting: Vec<Waiting<u32, u32>>) {
             if waiting.is_empty() {
                 return;
             }

@@ -11,10 +11,11 @@
 //! that end first become one *cut-off*: every token of the client that expires no later than the
 //! last of them is revoked.
 
+mod file;
 mod key;
-mod ledger;
+pub(crate) mod ledger;
 mod line;
-mod revoked;
+pub(crate) mod revoked;
 
 use std::fmt;
 use std::path::Path;
@@ -25,8 +26,9 @@ use crate::clock::Clock;
 use crate::fault::Fault;
 use crate::oauth::error::Cause;
 use crate::state::group_commit::GroupCommit;
+use crate::state::revocations::file::RevocationFile;
 pub use crate::state::revocations::key::RevocationKey;
-use crate::state::revocations::ledger::{Ledger, Revocation, Shared};
+use crate::state::revocations::ledger::{Ledger, Medium, Revocation, Shared};
 use crate::state::shares::client_tag;
 use crate::telemetry::audit::Audit;
 use crate::time::UnixTime;
@@ -34,7 +36,7 @@ use crate::time::UnixTime;
 /// The set of revoked tokens, in memory and on disk.
 pub struct Revocations {
     shared: Arc<Shared>,
-    commit: GroupCommit<Ledger>,
+    commit: GroupCommit<Revocation, Result<(), Cause>>,
 }
 
 impl Revocations {
@@ -58,19 +60,33 @@ impl Revocations {
         audit: Option<Arc<Audit>>,
     ) -> Result<Self, Fault> {
         let shared = Arc::<Shared>::default();
-        let ledger = Ledger::open(directory, limit, clock, audit, Arc::clone(&shared))?;
-        let commit = GroupCommit::start("revocations", directory, ledger)?;
-        Ok(Self { shared, commit })
+        let file = RevocationFile::open(directory, clock.clone(), Arc::clone(&shared))?;
+        let ledger = Ledger::new(file, Arc::clone(&shared), limit, clock, audit);
+        Self::start(ledger, shared, directory)
     }
 
-    /// Checks that the file of revocations in `directory`, if it exists, can be read. Writes
-    /// nothing.
+    /// Starts the thread that writes with `ledger` to `place`. `shared` is the ledger's.
     ///
     /// # Errors
     ///
-    /// A [`Fault`] if the file cannot be read or a line of it is invalid.
+    /// A [`Fault`] if the thread cannot be started.
+    pub(crate) fn start<M: Medium>(
+        ledger: Ledger<M>,
+        shared: Arc<Shared>,
+        place: &Path,
+    ) -> Result<Self, Fault> {
+        let commit = GroupCommit::start("revocations", place, ledger)?;
+        Ok(Self { shared, commit })
+    }
+
+    /// Checks that the file of revocations in `directory`, if it exists, can be locked, read and
+    /// written. Writes nothing.
+    ///
+    /// # Errors
+    ///
+    /// A [`Fault`] if the file cannot be locked, read or written, or a line of it is invalid.
     pub fn check(directory: &Path) -> Result<(), Fault> {
-        ledger::check(directory)
+        file::check(directory)
     }
 
     /// Whether the token with this key was revoked, alone or with all tokens of its client that
@@ -110,13 +126,16 @@ impl Revocations {
         self.shared.cut_offs.load(Ordering::Relaxed)
     }
 
-    /// Why the file cannot be read at present, and what to do; `None` if it can be read.
+    /// Why the file cannot be read or written at present, and what to do; `None` if it can.
     pub fn fault(&self) -> Option<String> {
-        let fault = self.shared.unread.lock().clone()?;
-        Some(format!(
-            "{fault}; restore the file and its permissions: until then, what other processes \
-             revoke may not be in force here, and a restart fails"
-        ))
+        if let Some(fault) = &*self.shared.unread.lock() {
+            return Some(format!(
+                "{fault}; restore the file and its permissions: until then, what other processes \
+                 revoke may not be in force here, and a restart fails"
+            ));
+        }
+        let fault = self.shared.unwritten.lock().clone()?;
+        Some(format!("{fault}; check free space and access: until then, revocations are refused"))
     }
 
     /// Revokes the token that has the key `key`, belongs to the client `client_id` and expires at

@@ -2,7 +2,7 @@
 //! removed.
 //!
 //! The counts start at 0 when the process starts. They are stored by client id and secret label, so
-//! a reload keeps them.
+//! a reload keeps them. Servers with one store add up their counts there, and learn the sums.
 
 use std::collections::BTreeMap;
 use std::fmt;
@@ -20,9 +20,32 @@ use crate::time::UnixTime;
 #[derive(Default)]
 pub struct SecretUses(Mutex<BTreeMap<Arc<str>, Labelled>>);
 
-/// The uses of one client's secrets, by label. This is a list and not a map, because a client has
-/// few secrets.
-type Labelled = Vec<(Arc<str>, Arc<Tally>)>;
+/// The uses of one client's secrets. This is a list and not a map, because a client has few secrets.
+type Labelled = Vec<Counted>;
+
+/// The uses of one secret.
+struct Counted {
+    label: Arc<str>,
+    /// The uses on this server since its start.
+    own: Arc<Tally>,
+    /// How many of them are in the store.
+    sent: u64,
+    /// The uses that are in the store, and the time of the last one.
+    stored: (u64, UnixTime),
+}
+
+/// Uses of a secret that are not in the store yet.
+#[derive(Debug)]
+pub struct Unsent {
+    /// The client's id.
+    pub client_id: Arc<str>,
+    /// The label of the secret.
+    pub label: Arc<str>,
+    /// The number of uses.
+    pub uses: u64,
+    /// The time of the last one.
+    pub last: UnixTime,
+}
 
 impl SecretUses {
     /// Counts one successful use of `secret`, which is one of the secrets of `client`, at `now`.
@@ -34,15 +57,50 @@ impl SecretUses {
         }
     }
 
-    /// Returns the uses of a secret. `None` if the secret was never used.
-    pub fn of(&self, client_id: &str, label: &str) -> Option<Arc<Tally>> {
+    /// Returns the number of uses of a secret on all servers, and the time of the last one. `None` if
+    /// the secret was never used.
+    pub fn of(&self, client_id: &str, label: &str) -> Option<(u64, UnixTime)> {
         let uses = self.0.lock();
-        let (_, used) = uses.get(client_id)?.iter().find(|(known, _)| **known == *label)?;
-        Some(Arc::clone(used))
+        let used = uses.get(client_id)?.iter().find(|known| *known.label == *label)?;
+        let (stored, last) = used.stored;
+        let unsent = used.own.count().saturating_sub(used.sent);
+        Some((stored.saturating_add(unsent), last.max(used.own.last())))
+    }
+
+    /// Returns the uses that are not in the store yet, sorted by client id.
+    pub fn unsent(&self) -> Vec<Unsent> {
+        let mut unsent = Vec::new();
+        for (client_id, labelled) in &*self.0.lock() {
+            for Counted { label, own, sent, .. } in labelled {
+                let uses = own.count().saturating_sub(*sent);
+                if uses > 0 {
+                    let (client_id, label) = (Arc::clone(client_id), Arc::clone(label));
+                    unsent.push(Unsent { client_id, label, uses, last: own.last() });
+                }
+            }
+        }
+        unsent
+    }
+
+    /// Notes that these uses are in the store.
+    pub fn note_sent(&self, sent: &[Unsent]) {
+        let mut all = self.0.lock();
+        for Unsent { client_id, label, uses, last } in sent {
+            let labelled = all.get_mut(client_id).into_iter().flatten();
+            for counted in labelled.filter(|counted| counted.label == *label) {
+                counted.sent += uses;
+                counted.stored = (counted.stored.0 + uses, counted.stored.1.max(*last));
+            }
+        }
+    }
+
+    /// Notes the uses of a secret that are in the store, and the time of the last one.
+    pub fn learn(&self, client_id: &str, label: &str, stored: (u64, UnixTime)) {
+        counted(&mut self.0.lock(), client_id, label).stored = stored;
     }
 
     /// Removes the counts of secrets that no longer belong to a client. Then returns the client id,
-    /// the label and the uses of each used secret. `registered` returns a function that says whether
+    /// the label and the uses of each secret that this server has used. `registered` returns a function that says whether
     /// a client has a secret with this label. It is called under the lock and must load the current
     /// snapshot: from an older one, a secret that was added and used since would be missing.
     pub fn used<R: Fn(&str, &str) -> bool>(
@@ -53,24 +111,34 @@ impl SecretUses {
         let mut uses = self.0.lock();
         let is_registered = registered();
         uses.retain(|id, labelled| {
-            labelled.retain(|(label, _)| is_registered(id, label));
-            let all = labelled.iter().cloned();
-            used.extend(all.map(|(label, tally)| (Arc::clone(id), label, tally)));
+            labelled.retain(|counted| is_registered(id, &counted.label));
+            let own = labelled.iter().filter(|counted| counted.own.count() > 0);
+            used.extend(own.map(|counted| {
+                (Arc::clone(id), Arc::clone(&counted.label), Arc::clone(&counted.own))
+            }));
             !labelled.is_empty()
         });
         used
     }
 
     fn enter(&self, client_id: &str, label: &str) -> Arc<Tally> {
-        let mut uses = self.0.lock();
-        let labelled = uses.entry(client_id.into()).or_default();
-        if let Some((_, used)) = labelled.iter().find(|(known, _)| **known == *label) {
-            return Arc::clone(used);
-        }
-        let used = Arc::<Tally>::default();
-        labelled.push((label.into(), Arc::clone(&used)));
-        used
+        Arc::clone(&counted(&mut self.0.lock(), client_id, label).own)
     }
+}
+
+/// Returns the uses of a secret, which begin at 0.
+fn counted<'a>(
+    all: &'a mut BTreeMap<Arc<str>, Labelled>,
+    client_id: &str,
+    label: &str,
+) -> &'a mut Counted {
+    let labelled = all.entry(client_id.into()).or_default();
+    let index = labelled.iter().position(|known| *known.label == *label).unwrap_or_else(|| {
+        let (label, own) = (label.into(), Arc::default());
+        labelled.push(Counted { label, own, sent: 0, stored: Default::default() });
+        labelled.len() - 1
+    });
+    &mut labelled[index]
 }
 
 impl fmt::Debug for SecretUses {
@@ -128,7 +196,7 @@ mod tests {
             }
         }
         let used = uses.of("one", "a\"\n").unwrap();
-        assert_eq!((used.count(), used.last().0), (4, 7));
+        assert_eq!(used, (4, UnixTime(7)));
         assert!(uses.of("one", "b").is_none() && uses.of("three", "a\"\n").is_none());
 
         let left = uses.used(|| {
@@ -138,5 +206,28 @@ mod tests {
         let [(id, label, used)] = &left[..] else { panic!("{left:?}") };
         assert_eq!((&**id, &**label, used.count(), used.last().0), ("t\\wo", "a\"\n", 4, 7));
         assert!(uses.of("one", "a\"\n").is_none(), "the client is no longer registered");
+    }
+
+    #[test]
+    fn what_all_servers_have_counted_is_added_up() {
+        let clients = registry(&["one"]);
+        let client = clients.get("one").unwrap();
+        let (uses, found) = (SecretUses::default(), Found::none(1));
+        let record = |now| uses.record(client, &client.secrets[0], &found, UnixTime(now));
+        let of = || uses.of("one", "a\"\n").map(|(uses, last)| (uses, last.0));
+        record(5);
+        record(6);
+        let unsent = uses.unsent();
+        record(7);
+        assert_eq!((unsent.len(), unsent[0].uses, unsent[0].last.0, of()), (1, 2, 6, Some((3, 7))));
+        uses.note_sent(&unsent);
+        assert_eq!(of(), Some((3, 7)));
+        uses.learn("one", "a\"\n", (12, UnixTime(9)));
+        assert_eq!(of(), Some((13, 9)));
+        assert_eq!(uses.unsent()[0].uses, 1);
+        // A secret that only other servers have used is in no metric of this one.
+        uses.learn("one", "b", (1, UnixTime(3)));
+        assert_eq!(uses.of("one", "b"), Some((1, UnixTime(3))));
+        assert_eq!(uses.used(|| |_: &str, _: &str| true).len(), 1);
     }
 }

@@ -10,8 +10,9 @@
 //! would be accepted again. So the record keeps the latest expiry of all dropped entries, also in
 //! the file. Every assertion and proof that expires at this time or earlier is refused.
 
-mod index;
+pub(crate) mod index;
 mod record;
+pub(crate) mod single_use;
 
 use std::fmt;
 use std::io;
@@ -20,49 +21,23 @@ use std::sync::Arc;
 use std::time::Duration;
 
 use parking_lot::Mutex;
-use ring::digest::{Context, SHA256};
 use tracing::warn;
 
 use crate::clock::Clock;
 use crate::fault::Fault;
-use crate::fs::shared_log::read_only;
+use crate::fs::shared_log::{SharedLog, read_only};
 use crate::fs::whole_file;
-use crate::state::group_commit::{GroupCommit, LOCK_WAIT};
+use crate::state::group_commit::{Commit, GroupCommit, LOCK_WAIT};
 use crate::state::shares::client_tag;
-use crate::state::uses::index::{Entry, Key};
-pub use crate::state::uses::record::UseError;
-use crate::state::uses::record::{Record, Use, check};
-use crate::time::UnixTime;
+use crate::state::uses::index::Entry;
+use crate::state::uses::record::{Record, check};
+use crate::state::uses::single_use::Use;
+pub use crate::state::uses::single_use::{Owner, SingleUse, UseError};
 
 /// Records used assertions and proofs, and refuses to record the same assertion or proof twice.
 pub struct Uses {
-    commit: GroupCommit<Record>,
+    commit: GroupCommit<Use, Result<(), UseError>>,
     unrecorded: Arc<Mutex<Option<String>>>,
-}
-
-/// An assertion or a proof that is accepted only once.
-#[derive(Clone, Copy, Debug)]
-pub struct SingleUse<'a> {
-    /// The id of the authenticated client.
-    pub client_id: &'a str,
-    /// The client or the key that signed the value.
-    pub owner: Owner<'a>,
-    /// The value's `jti`, unique for its owner.
-    pub token_id: &'a str,
-    /// The signing time according to the value's claims.
-    pub signed_at: UnixTime,
-    /// The expiry time of the value.
-    pub until: UnixTime,
-}
-
-/// The owner of a `jti`. Two owners may use the same `jti`, but one owner must not use a `jti`
-/// twice.
-#[derive(Clone, Copy, Debug)]
-pub enum Owner<'a> {
-    /// The client that signed an assertion.
-    Client,
-    /// The thumbprint of the key that signed a DPoP proof.
-    Key(&'a [u8]),
 }
 
 impl Uses {
@@ -100,20 +75,39 @@ impl Uses {
             warn!(directory = %directory.display(), %error, "no assertion or proof can be accepted: its use cannot be recorded");
         }
         let unrecorded = record.unrecorded();
-        let commit = GroupCommit::start("uses", directory, record)?;
-        Ok(Self { commit, unrecorded })
+        Self::start(record, unrecorded, directory)
     }
 
-    /// Checks that the file of uses in `directory`, if it exists, can be read. Writes nothing.
+    /// Starts the thread that records uses with `recorder` in `place`. The recorder notes in
+    /// `unrecorded` why none can be recorded at present, and what to do.
     ///
     /// # Errors
     ///
-    /// A [`Fault`] if the file cannot be read or a line of it is invalid.
+    /// A [`Fault`] if the thread cannot be started.
+    pub(crate) fn start(
+        recorder: impl Commit<Use, Result<(), UseError>>,
+        unrecorded: Arc<Mutex<Option<String>>>,
+        place: &Path,
+    ) -> Result<Self, Fault> {
+        let commit = GroupCommit::start("uses", place, recorder)?;
+        Ok(Self { commit, unrecorded })
+    }
+
+    /// Checks that the file of uses in `directory`, if it exists, can be locked, read and written.
+    /// Writes nothing.
+    ///
+    /// # Errors
+    ///
+    /// A [`Fault`] if the file cannot be locked, read or written, or a line of it is invalid.
     pub fn check(directory: &Path) -> Result<(), Fault> {
         let path = directory.join(FILE_NAME);
+        let lock = whole_file::check_lock(&path);
+        lock.map_err(|error| Fault::cannot("locked", &path, &error))?;
         let news = read_only(&path, &path, LOCK_WAIT);
         let news = news.map_err(|error| Fault::cannot("read", &path, &error))?;
-        check(path, &news)
+        check(path.clone(), &news)?;
+        let tried = SharedLog::new(path.clone(), path.clone()).try_open();
+        tried.map_err(|error| Fault::cannot("written", &path, &error))
     }
 
     /// Records that the assertion or proof is used. If several calls for one value run at the same
@@ -136,33 +130,13 @@ impl Uses {
     /// Why no use can be recorded at present, and what to do; `None` if it can.
     pub fn fault(&self) -> Option<String> {
         let fault = self.unrecorded.lock().clone()?;
-        Some(format!(
-            "{fault}; check free space and access: until then, assertions and proofs are refused"
-        ))
+        Some(format!("{fault}: until then, assertions and proofs are refused"))
     }
 }
 
 impl fmt::Debug for Uses {
     fn fmt(&self, f: &mut fmt::Formatter<'_>) -> fmt::Result {
         f.write_str("Uses(…)")
-    }
-}
-
-impl SingleUse<'_> {
-    /// The key of the entry. It is a hash of the owner too, so that an owner cannot block the `jti`
-    /// of another owner.
-    fn key(&self) -> Key {
-        let (kind, owner) = match self.owner {
-            Owner::Client => (b'c', self.client_id.as_bytes()),
-            Owner::Key(thumbprint) => (b'k', thumbprint),
-        };
-        let mut hash = Context::new(&SHA256);
-        hash.update(&[kind]);
-        hash.update(&(owner.len() as u64).to_be_bytes());
-        hash.update(owner);
-        hash.update(self.token_id.as_bytes());
-        let hash = hash.finish();
-        std::array::from_fn(|index| hash.as_ref()[index])
     }
 }
 

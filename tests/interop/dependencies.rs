@@ -8,7 +8,7 @@ use std::process::Command;
 use serde_json::Value;
 use tempfile::TempDir;
 
-use crate::support::command::{Ended, installed, run, run_with_input, succeed};
+use crate::support::command::{Ended, cargo, installed, run, run_with_input, succeed};
 
 const ROOT: &str = env!("CARGO_MANIFEST_DIR");
 
@@ -72,11 +72,51 @@ fn crates(sbom: &Value, scope: &str) -> BTreeSet<(String, String)> {
     of_scope.map(|component| (text(component, "name"), text(component, "version"))).collect()
 }
 
+/// Each linked crate has a line, whose numbers are those of texts.
+#[test]
+fn the_notices_have_the_texts_of_every_linked_crate() {
+    let notices = || succeed(&mut Command::new(Path::new(ROOT).join("packaging/notices")));
+    let printed = notices();
+    assert_eq!(notices(), printed);
+    let (list, texts) = printed.split_once(&format!("\n\n{}\n", "=".repeat(100))).unwrap();
+    let texts: BTreeMap<_, _> = texts
+        .split(&format!("\n{}\n", "=".repeat(100)))
+        .map(|text| text.strip_prefix('[').unwrap().split_once("]\n\n").unwrap())
+        .collect();
+    let lines = list.rsplit("\n\n").next().unwrap().lines();
+    let packages: BTreeMap<_, _> = lines
+        .map(|line| {
+            let (name, rest) = line.split_once(": ").unwrap();
+            let (license, numbers) = rest.strip_suffix(']').unwrap().split_once(" [").unwrap();
+            let texts: Vec<_> = numbers.split(", ").map(|number| texts[number]).collect();
+            assert!(texts.iter().all(|text| !text.trim().is_empty()), "{line}");
+            (name, (license, texts.concat()))
+        })
+        .collect();
+    let sbom: Value = serde_json::from_str(&sbom("1790000000")).unwrap();
+    for (name, version) in crates(&sbom, "required") {
+        assert!(packages.contains_key(&*format!("{name} {version}")), "{name} {version}");
+    }
+    // A text of a licence that demands it, and one that stands below the directory of a crate.
+    for (package, license, says) in [
+        ("subtle 2", "BSD-3-Clause", "Copyright (c) 2016-2017 Isis Agora Lovecruft"),
+        ("ring 0", "Apache-2.0 AND ISC", "Copyright 2015-2020 the fiat-crypto authors"),
+        ("aws-lc-sys 0", "ISC AND", "The OpenSSL Project"),
+        ("rsa-x8 0", "MIT OR Apache-2.0", "The grantd authors"),
+        ("Rust standard library 1", "(MIT OR Apache-2.0)", "The Rust Project"),
+        ("GNU C Library 2", "LGPL-2.1", "GNU LESSER GENERAL PUBLIC LICENSE"),
+    ] {
+        let (_, (of, texts)) =
+            packages.iter().find(|(name, _)| name.starts_with(package)).expect(package);
+        assert!(of.starts_with(license) && texts.contains(says), "{package}: {of}\n{texts}");
+    }
+}
+
 /// The crates that `cargo tree` shows along these edges, without the program itself.
 fn tree(edges: &str) -> BTreeSet<(String, String)> {
-    let mut cargo = Command::new(env!("CARGO"));
-    cargo.args(["tree", "--locked", "--prefix", "none", "--format", "{p}", "--edges", edges]);
-    let printed = succeed(cargo.current_dir(ROOT));
+    let mut tree = cargo();
+    tree.args(["tree", "--locked", "--prefix", "none", "--format", "{p}", "--edges", edges]);
+    let printed = succeed(&mut tree);
     let crates = printed.lines().map(|line| {
         let mut words = line.split(' ');
         let [name, version] = [(); 2].map(|()| words.next().unwrap());

@@ -8,6 +8,7 @@ use std::process::{Command, Output};
 use serde_json::Value;
 use tempfile::TempDir;
 
+use crate::support::command::cargo;
 use crate::support::{DEMO, Encoding, Home, Program, Request, TOKEN, wait_until};
 
 const ENCODINGS: [&str; 2] = ["urlencoded", "multipart"];
@@ -229,9 +230,9 @@ fn the_lock_file_names_no_registry() {
 /// Runs the program that signs assertions and proofs, with the command of the load README, but
 /// without `--release`.
 fn signed(directory: &Path, arguments: &[&str]) {
-    let mut cargo = Command::new(env!("CARGO"));
-    cargo.args(["run", "--locked", "--quiet", "--example", "signed", "--"]).args(arguments);
-    let (output, text) = output(cargo.current_dir(root()).env("SIGNED", directory));
+    let mut run = cargo();
+    run.args(["run", "--locked", "--quiet", "--example", "signed", "--"]).args(arguments);
+    let (output, text) = output(run.env("SIGNED", directory));
     assert!(output.status.success(), "{text}");
 }
 

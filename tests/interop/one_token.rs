@@ -8,7 +8,7 @@ use std::fs;
 use std::path::Path;
 use std::process::Command;
 
-use crate::support::command::succeed;
+use crate::support::command::{cargo, succeed};
 use crate::support::{DEMO, Encoding, Home, Program, Request};
 
 const SOURCE: &str = concat!(env!("CARGO_MANIFEST_DIR"), "/src/");
@@ -62,8 +62,7 @@ fn listed() -> BTreeSet<String> {
 fn traced_program() -> std::path::PathBuf {
     let features = "rsa-x8/portable,rustix/use-libc";
     let build = ["build", "--locked", "--quiet", "--example", "traced", "--features", features];
-    let directory = env!("CARGO_MANIFEST_DIR");
-    succeed(Command::new(env!("CARGO")).args(build).current_dir(directory));
+    succeed(cargo().args(build));
     Path::new(env!("CARGO_BIN_EXE_grantd")).with_file_name("examples").join("traced")
 }
 

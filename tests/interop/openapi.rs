@@ -1,6 +1,6 @@
 //! The OpenAPI document and what is made from it, in the hands of the programs that read them.
 
-use std::collections::{BTreeMap, BTreeSet};
+use std::collections::{BTreeMap, BTreeSet, VecDeque};
 use std::path::Path;
 use std::process::Command;
 
@@ -61,7 +61,7 @@ fn the_document_follows_the_specification() {
 }
 
 /// schemathesis sends what the document allows and what it forbids, and compares each answer with
-/// the document. Every operation succeeds often, and refuses for several causes.
+/// the document. Every operation succeeds often, with each encoding, and refuses for several causes.
 #[test]
 fn schemathesis_finds_no_answer_that_is_not_described() {
     let server = server();
@@ -77,6 +77,7 @@ fn schemathesis_finds_no_answer_that_is_not_described() {
         .args(["--url", &format!("http://{}", server.address), "--checks", CHECKS])
         .args(["--phases", "examples,coverage,fuzzing", "--mode", "all", "--seed", "1"])
         .args(["--max-examples", "250", "--suppress-health-check", "all", "--no-color"])
+        .args(["--generation-database", "none"])
         .current_dir(server.home.path("."))
         .env("SCHEMATHESIS_HOOKS", "hooks")
         .env("PYTHONPATH", directory)
@@ -88,47 +89,85 @@ fn schemathesis_finds_no_answer_that_is_not_described() {
 
     let seen = Seen::of(&server);
     assert!(seen.total >= 5_000, "only {} requests", seen.total);
-    for route in routes(&document) {
-        let (served, causes) = (seen.served.get(&route), seen.causes.get(&route));
-        assert!(served.is_some_and(|served| *served >= 100), "{route} served {served:?}");
-        assert!(causes.is_some_and(|causes| causes.len() >= 5), "{route} refused for {causes:?}");
+    for (operation, types) in operations(&document) {
+        let succeeded = types.iter().map(|media_type| {
+            let succeeded = seen.succeeded.get(&(operation.clone(), media_type.clone()));
+            let succeeded = succeeded.copied().unwrap_or_default();
+            assert!(succeeded >= 20, "{operation} with {media_type:?} succeeded {succeeded} times");
+            succeeded
+        });
+        let succeeded: usize = succeeded.sum();
+        assert!(succeeded >= 100, "{operation} succeeded {succeeded} times");
+        let causes = seen.causes.get(&operation);
+        let is_refused = causes.is_some_and(|causes| causes.len() >= 5);
+        assert!(is_refused, "{operation} was refused for {causes:?}");
     }
 }
 
 const CHECKS: &str = "not_a_server_error,status_code_conformance,content_type_conformance,\
     response_schema_conformance,response_headers_conformance";
 
-/// The lines of the log about the requests.
+/// An operation as schemathesis names it, as in `POST /connect/token`.
+type Label = String;
+
+/// What schemathesis has seen, by the operation of its request: `hooks.py` writes a line about each
+/// answer, and the server's log says why it refused the request.
 #[derive(Default)]
 struct Seen {
     total: usize,
-    served: BTreeMap<String, usize>,
-    causes: BTreeMap<String, BTreeSet<String>>,
+    /// The number of requests that succeeded, by operation and media type.
+    succeeded: BTreeMap<(Label, Option<String>), usize>,
+    causes: BTreeMap<Label, BTreeSet<String>>,
 }
 
 impl Seen {
     fn of(server: &Program) -> Self {
-        let mut seen = Self::default();
+        server.ask(&Request::get("/").header("X-Request-Id", "the-last"));
+        server.log.of_request("the-last");
+        // Several requests may have the same id. They came one after the other, so the lines of the
+        // log are in the same order as the answers.
+        let mut logged: BTreeMap<String, VecDeque<String>> = BTreeMap::new();
         let requests = server.log.lines().into_iter().filter(|line| line["route"].is_string());
         for line in requests {
             let text = |name: &str| line[name].as_str().unwrap_or_default().to_owned();
+            logged.entry(text("request_id")).or_default().push_back(text("cause"));
+        }
+        let mut seen = Self::default();
+        let calls = std::fs::read_to_string(server.home.path("calls.jsonl")).unwrap();
+        for call in calls.lines() {
+            let call: Value = serde_json::from_str(call).unwrap();
+            let operation = call["operation"].as_str().unwrap().to_owned();
+            let lines = logged.get_mut(call["request_id"].as_str().unwrap());
+            let cause = lines.and_then(VecDeque::pop_front).expect("a line of the log");
+            let is_refused = call["status"].as_u64().unwrap() >= 400;
+            assert_eq!(cause.is_empty(), !is_refused, "{call} is logged as {cause:?}");
             seen.total += 1;
-            match &*text("cause") {
-                "" => *seen.served.entry(text("route")).or_default() += 1,
-                cause => {
-                    seen.causes.entry(text("route")).or_default().insert(cause.to_owned());
-                }
+            if (200..300).contains(&call["status"].as_u64().unwrap()) {
+                let media_type = call["type"].as_str().map(str::to_owned);
+                *seen.succeeded.entry((operation, media_type)).or_default() += 1;
+            } else if is_refused {
+                seen.causes.entry(operation).or_default().insert(cause);
             }
         }
         seen
     }
 }
 
-/// Returns the labels of all routes that the document describes.
-fn routes(document: &Value) -> BTreeSet<String> {
-    let paths = document["paths"].as_object().unwrap();
-    let operations = paths.values().flat_map(|path| path.as_object().unwrap().values());
-    operations.map(|operation| operation["x-route"].as_str().unwrap().to_owned()).collect()
+/// Returns all operations that the document describes, each with the media types of its body; `None`
+/// stands for no body.
+fn operations(document: &Value) -> Vec<(Label, Vec<Option<String>>)> {
+    let mut operations = Vec::new();
+    for (path, methods) in document["paths"].as_object().unwrap() {
+        for (method, operation) in methods.as_object().unwrap() {
+            let types = operation["requestBody"]["content"].as_object();
+            let types = match types {
+                Some(types) => types.keys().cloned().map(Some).collect(),
+                None => vec![None],
+            };
+            operations.push((format!("{} {path}", method.to_uppercase()), types));
+        }
+    }
+    operations
 }
 
 /// Every request of the collection succeeds once the client's id, its secret and a scope are filled

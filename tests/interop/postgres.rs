@@ -1,5 +1,11 @@
 //! The PostgreSQL and the PgBouncer that other tests use.
 
+mod commands;
+mod faults;
+mod impostor;
+mod manual;
+mod store;
+
 use std::io::Read;
 use std::net::TcpStream;
 

@@ -8,7 +8,7 @@ use std::process::{Command, Stdio};
 use serde_json::Value;
 use tempfile::TempDir;
 
-use crate::support::command::{python, succeed};
+use crate::support::command::{cargo, python, succeed};
 use crate::support::{Home, Program, Request};
 
 const README: &str = include_str!("../../README.md");
@@ -37,9 +37,9 @@ fn the_first_commands_install_and_serve() {
     let commands: Vec<_> = blocks("sh")[0].trim().lines().collect();
     assert_eq!(commands, ["cargo install --locked --path .", "grantd serve"]);
     let installed = TempDir::new().unwrap();
-    let mut install = Command::new("cargo");
+    let mut install = cargo();
     install.args(commands[0].split(' ').skip(1)).args(["--debug", "--root"]).arg(installed.path());
-    succeed(install.current_dir(env!("CARGO_MANIFEST_DIR")));
+    succeed(&mut install);
     let keys = TempDir::new().unwrap();
     let mut child = Command::new(installed.path().join("bin/grantd"))
         .args(commands[1].split(' ').skip(1))

@@ -12,23 +12,22 @@ use crate::support::command::run;
 use crate::support::home::{grantd, set_mode};
 use crate::support::program::as_user;
 use crate::support::registry::registry;
-use crate::support::status::{self, SAME_ISSUER, assert_revoked, is_active, revoke, token_of};
 use crate::support::{DEMO, ENCODINGS, Home, Program, Request, Token, wait_until};
 
 /// The id of the service's user.
-const SERVICE: u32 = 64_001;
+pub(crate) const SERVICE: u32 = 64_001;
 /// The id of another user, who has no rights to the service's files.
 const OTHER: u32 = 64_002;
 
 /// A home in which the service's user owns everything.
-fn home_of_the_service() -> Home {
+pub(crate) fn home_of_the_service() -> Home {
     let home = Home::new();
     give(&home.path(""), SERVICE);
     home
 }
 
 #[track_caller]
-fn give(path: &Path, user: u32) {
+pub(crate) fn give(path: &Path, user: u32) {
     chown(path, Some(user), Some(user)).expect("this test needs two users: run it as root");
     if path.is_dir() {
         fs::read_dir(path).unwrap().for_each(|entry| give(&entry.unwrap().path(), user));
@@ -36,7 +35,7 @@ fn give(path: &Path, user: u32) {
 }
 
 /// Returns the owner's id, the group's id and the permission bits of `path`.
-fn access(path: &Path) -> (u32, u32, u32) {
+pub(crate) fn access(path: &Path) -> (u32, u32, u32) {
     let metadata = fs::symlink_metadata(path).unwrap_or_else(|e| panic!("{}: {e}", path.display()));
     (metadata.uid(), metadata.gid(), metadata.permissions().mode() & 0o777)
 }
@@ -177,7 +176,8 @@ fn a_reload_refuses_a_world_writable_registry() {
 #[test]
 fn a_lock_has_the_access_of_the_file_that_it_guards() {
     let home = home_of_the_service();
-    for (mode, lock_mode) in [(0o644, 0o640), (0o640, 0o640), (0o600, 0o600), (0o660, 0o660)] {
+    // Who can only read a file cannot lock it.
+    for (mode, lock_mode) in [(0o644, 0o600), (0o640, 0o600), (0o600, 0o600), (0o660, 0o660)] {
         set_mode(&home.clients(), mode);
         for user in [0, SERVICE] {
             let add = ["client", "add", "--scope", "a", "--id", &format!("c-{mode:o}-{user}")];
@@ -216,6 +216,14 @@ fn another_user_cannot_take_a_lock() {
     let says = String::from_utf8(refused.stderr).unwrap();
     assert!(!refused.status.success() && says.contains("Permission denied"), "{says}");
     run(home.command(&["client", "disable", "--id", "demo-client"])).assert_fine();
+    // A group that can only read the file cannot take its lock either.
+    chown(home.clients(), Some(SERVICE), Some(OTHER)).unwrap();
+    set_mode(&home.clients(), 0o640);
+    run(home.command(&["client", "enable", "--id", "demo-client"])).assert_fine();
+    assert!(flock(SERVICE).status.success() && !flock(OTHER).status.success());
+    set_mode(&home.clients(), 0o660);
+    run(home.command(&["client", "enable", "--id", "demo-client"])).assert_fine();
+    assert!(flock(OTHER).status.success());
 }
 
 #[test]
@@ -232,58 +240,6 @@ fn a_symlink_in_place_of_a_lock_is_refused() {
         ended.assert_error(1, &["cannot be locked"]);
         assert_eq!(access(&victim), before);
         assert_eq!(fs::read_to_string(&victim).unwrap(), "text");
-    }
-}
-
-#[test]
-fn a_symlink_in_place_of_a_file_of_the_state_directory_is_refused() {
-    let home = Home::new();
-    // The last line is incomplete: it would be cut off.
-    let victim = home.write("victim", "text\ntext");
-    fs::create_dir(home.path("state")).unwrap();
-    let before = access(&victim);
-    let says = "is a symbolic link, which is not followed: remove it";
-    for file in ["uses", "revocations"] {
-        let link = home.path("state").join(file);
-        symlink(&victim, &link).unwrap();
-        for command in ["serve", "check"] {
-            let local = ["--listen", "127.0.0.1:0", "--admin-listen", "127.0.0.1:0"];
-            let ended = run(home.command(&[command]).args(local));
-            ended.assert_error(1, &[&format!("state/{file}: cannot be read: "), says]);
-        }
-        assert!(link.is_symlink());
-        fs::remove_file(link).unwrap();
-    }
-    for lock in ["uses.lock", "revocations.turn.lock"] {
-        let lock = home.path("state").join(lock);
-        let _ = fs::remove_file(&lock);
-        symlink(&victim, lock).unwrap();
-    }
-    symlink("made", home.path("state/revocations.turn")).unwrap();
-    let server = Program::start(home, &[]);
-    for lock in ["uses.lock", "revocations.turn.lock"] {
-        server.log.wait_for(|line| {
-            let error = line["error"].as_str().unwrap_or_default();
-            error.contains(&format!("state/{lock} {says}"))
-        });
-    }
-    assert_eq!(
-        (access(&victim), fs::read_to_string(&victim).unwrap().as_str()),
-        (before, "text\ntext")
-    );
-    assert!(!server.home.path("state/made.lock").exists());
-}
-
-#[test]
-fn the_state_directory_may_be_a_symlink() {
-    let home = status::home();
-    fs::create_dir(home.path("elsewhere")).unwrap();
-    symlink("elsewhere", home.path("state")).unwrap();
-    let server = Program::start(home, &SAME_ISSUER);
-    let token = token_of(server.address, "timed");
-    assert_revoked(&revoke(server.address, "timed", &token));
-    for file in ["uses", "revocations", "revocations.turn.lock"] {
-        assert!(server.home.path("elsewhere").join(file).is_file(), "{file}");
     }
 }
 
@@ -366,63 +322,6 @@ fn server_and_check_name_a_key_that_the_service_cannot_read() {
     chown(home.path(&name), Some(SERVICE), Some(SERVICE)).unwrap();
     run(home.command(&["check"])).assert_fine();
     wait_until(|| readiness().text() == "ok\n");
-}
-
-#[test]
-fn the_server_is_degraded_while_it_cannot_read_its_revocations() {
-    let home = status::home();
-    give(&home.path(""), SERVICE);
-    let server = Program::start_as(SERVICE, home, &[]);
-    let token = token_of(server.address, "timed");
-    assert_revoked(&revoke(server.address, "timed", &token));
-    let [state, file, aside] =
-        ["state", "state/revocations", "aside"].map(|it| server.home.path(it));
-    let readiness = || Request::get("/readyz").send(server.admin).text().to_owned();
-    let says = "a restart fails";
-    let denied = "degraded: state/revocations: cannot be read: Permission denied";
-    for path in [&file, &state] {
-        let mode = fs::metadata(path).unwrap().mode();
-        set_mode(path, 0);
-        wait_until(|| readiness().starts_with(denied) && readiness().contains(says));
-        set_mode(path, mode);
-        wait_until(|| readiness() == "ok\n");
-    }
-    fs::rename(&file, &aside).unwrap();
-    fs::create_dir(&file).unwrap();
-    wait_until(|| readiness().contains("state/revocations is not a regular file; restore"));
-    fs::remove_dir(&file).unwrap();
-    wait_until(|| readiness() == "ok\n");
-    fs::write(&file, "nonsense\n").unwrap();
-    let invalid = "degraded: state/revocations:1: is not a valid revocation record; restore";
-    wait_until(|| readiness().starts_with(invalid));
-    fs::rename(&aside, &file).unwrap();
-    wait_until(|| readiness() == "ok\n");
-    assert!(!is_active(server.address, "timed", &token));
-}
-
-#[test]
-fn the_server_is_degraded_while_it_cannot_record_uses() {
-    let home = status::home();
-    home.write_uses();
-    give(&home.path(""), SERVICE);
-    let server = Program::start_as(SERVICE, home, &[]);
-    let [file, aside] = ["state/uses", "aside"].map(|it| server.home.path(it));
-    let readiness = || Request::get("/readyz").send(server.admin).text().to_owned();
-    assert_eq!(readiness(), "ok\n");
-    let mode = fs::metadata(&file).unwrap().mode();
-    for wrong in [0o400, 0] {
-        set_mode(&file, wrong);
-        let denied = "degraded: state/uses: cannot be written: Permission denied";
-        wait_until(|| readiness().starts_with(denied) && readiness().contains("are refused"));
-        set_mode(&file, mode);
-        wait_until(|| readiness() == "ok\n");
-    }
-    fs::rename(&file, &aside).unwrap();
-    fs::create_dir(&file).unwrap();
-    wait_until(|| readiness().contains("state/uses is not a regular file"));
-    fs::remove_dir(&file).unwrap();
-    fs::rename(&aside, &file).unwrap();
-    wait_until(|| readiness() == "ok\n");
 }
 
 #[test]

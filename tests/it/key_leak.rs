@@ -4,7 +4,8 @@
 use std::fs;
 
 use grantd::clock::Clock;
-use grantd::internal::keys::directory;
+use grantd::internal::keys::change;
+use grantd::internal::keys::directory::KeyDirectory;
 use grantd::internal::time::UnixTime;
 use serde_json::{Value, json};
 
@@ -240,9 +241,10 @@ fn a_key_made_on_a_clock_set_back_waits_for_verifiers() {
     let home = Home::without_key();
     let retention =
         grantd::internal::keys::life::Retention { jwks_max_age: 300, token_lifetime: 7200 };
-    let first = directory::generate(&home.keys(), 2048, &retention, UnixTime(START)).unwrap();
+    let mut keys = KeyDirectory::new(&home.keys());
+    let first = change::generate(&mut keys, 2048, &retention, UnixTime(START)).unwrap();
     let back = START - 3600;
-    let second = directory::rotate(&home.keys(), 2048, &retention, UnixTime(back)).unwrap();
+    let second = change::rotate(&mut keys, 2048, &retention, UnixTime(back)).unwrap();
     assert_eq!(second.signing, first.key_id());
     assert_eq!(second.made.times().signs_from, UnixTime(START + 1));
     let server = Library::start(home, "https://auth.example", back);

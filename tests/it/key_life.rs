@@ -7,7 +7,8 @@ mod retire;
 use std::fs;
 
 use grantd::clock::Clock;
-use grantd::internal::keys::directory;
+use grantd::internal::keys::change;
+use grantd::internal::keys::directory::KeyDirectory;
 use grantd::internal::keys::life::Retention;
 use grantd::internal::time::UnixTime;
 use serde_json::{Value, json};
@@ -251,7 +252,8 @@ fn a_key_unknown_to_the_server_has_no_figures() {
 fn during_a_rotation_every_token_can_be_verified() {
     const START: UnixTime = UnixTime(1_790_000_000);
     let home = Home::new();
-    let rotated = directory::rotate(&home.keys(), 2048, &RETENTION, START).unwrap();
+    let rotated =
+        change::rotate(&mut KeyDirectory::new(&home.keys()), 2048, &RETENTION, START).unwrap();
     let second_kid = rotated.made.key_id().to_owned();
     let (takes_over, gone) = (rotated.retirement.retires_at, rotated.retirement.gone_at);
     assert_eq!((takes_over, gone), (START + 600, START + 600 + KEPT_FOR));
@@ -286,9 +288,11 @@ fn during_a_rotation_every_token_can_be_verified() {
     assert_eq!(ENCODINGS.map(signed_by), [&*second_kid, &*second_kid]);
     assert!(!is_active(&last_of_the_first));
     // The old key can be retired now, and the next rotation is possible.
-    let retired = directory::retire(&server.home.keys(), None, &RETENTION, gone).unwrap();
+    let retired =
+        change::retire(&mut KeyDirectory::new(&server.home.keys()), None, &RETENTION, gone)
+            .unwrap();
     assert_eq!(retired.iter().map(|retired| &*retired.key_id).collect::<Vec<_>>(), [first_kid()]);
-    directory::rotate(&server.home.keys(), 2048, &RETENTION, gone).unwrap();
+    change::rotate(&mut KeyDirectory::new(&server.home.keys()), 2048, &RETENTION, gone).unwrap();
 }
 
 #[test]

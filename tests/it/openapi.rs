@@ -1,6 +1,7 @@
 //! The OpenAPI document says what the program answers, and nothing else.
 
 mod cases;
+mod faults;
 
 use std::collections::BTreeSet;
 
@@ -24,6 +25,7 @@ enabled = true
 request_seconds = 1
 [failures]
 client_failures = 3
+seconds = 86_400
 source_failures = 1_000
 "#;
 
@@ -191,12 +193,51 @@ fn each_described_refusal_is_what_the_program_answers() {
     }
 }
 
-/// The refusals that need a fault of the server, or many assertions.
+/// The refusals that need a fault of the server, for which see [`faults`], or many assertions.
 const NOT_PROVOKED: [&str; 3] = [
     "500 ",
     "503 ",
     r#"429 {"error":"invalid_request","error_description":"The client asks too often"#,
 ];
+
+/// The description allows no answer but those that it lists: no response is a default, no object in
+/// an answer has other members, and every code of an error is one of a list.
+#[test]
+fn no_answer_is_described_vaguely() {
+    let server = server();
+    let document = document(&server);
+    let mut codes = 0;
+    for operation in Operation::all(&document) {
+        for (status, response) in operation.described["responses"].as_object().unwrap() {
+            assert!(status.parse::<u16>().is_ok(), "{} answers {status}", operation.path);
+            let content = &operation.resolve(response)["content"];
+            for content in content.as_object().into_iter().flat_map(|types| types.values()) {
+                codes += assert_closed(&content["schema"], operation.path);
+            }
+        }
+    }
+    assert!(codes > 100, "only {codes} codes");
+    let described = &document["paths"]["/openapi.json"]["get"]["responses"]["200"];
+    let members = &described["content"]["application/json"]["schema"]["required"];
+    assert_eq!(members, &json!(document.as_object().unwrap().keys().collect::<Vec<_>>()));
+}
+
+/// Returns the number of the schemas of codes in `schema`.
+fn assert_closed(schema: &Value, path: &str) -> usize {
+    let mut codes = 0;
+    if schema["type"] == "object" {
+        assert_eq!(schema["additionalProperties"], false, "{path}: {schema}");
+        for (name, property) in schema["properties"].as_object().unwrap() {
+            if ["error", "errorCode"].contains(&&**name) {
+                assert!(property["enum"].is_array(), "{path}: {property}");
+                codes += 1;
+            }
+            codes += assert_closed(property, path);
+        }
+    }
+    let alternatives = schema["anyOf"].as_array().into_iter().flatten();
+    codes + alternatives.chain(schema.get("items")).map(|it| assert_closed(it, path)).sum::<usize>()
+}
 
 /// Every path that is served is described, those of the operator with the operation of their
 /// dialect, and so is every label that a request of a program can have in the log.

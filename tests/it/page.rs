@@ -97,6 +97,7 @@ fn each_document_has_its_type_a_tag_and_the_policy() {
             let refused = server.ask(&Request::new(method, path));
             refused.assert_refused(405, "invalid_request");
             assert_eq!(refused.header("allow"), Some("GET, HEAD"), "{method} {path}");
+            assert_policy(&refused);
         }
     }
     let metrics = server.metrics();
@@ -126,6 +127,96 @@ fn the_page_is_where_demo_clients_may_be_served() {
         ("issuer = \"https://auth.example\"\n[page]\nenabled = true\n", &all),
     ] {
         assert_eq!(served(&start(toml)), expected, "{toml}");
+    }
+}
+
+/// A proxy on this machine that the configuration does not declare, or a web page that lets its host
+/// name lead here, must not get the page. What programs may ask is not affected.
+#[test]
+fn the_page_is_only_for_requests_that_are_surely_of_this_machine() {
+    let all: Vec<_> = DOCUMENTS.iter().map(|(path, ..)| *path).collect();
+    let of_host =
+        |path: &str, host: &str| Request::get(path).without_header("Host").header("Host", host);
+    let forwarded = [
+        ("X-Forwarded-For", "192.0.2.1"),
+        ("X-Forwarded-Host", "localhost"),
+        ("X-Forwarded-Proto", "https"),
+        ("X-Real-IP", "127.0.0.1"),
+        ("Forwarded", "for=192.0.2.1"),
+        ("Via", "1.1 proxy"),
+    ];
+    let asked = |server: &Program, request: &dyn Fn(&str) -> Request| -> Vec<_> {
+        let is_served = |path: &&str| server.ask(&request(path)).status == 200;
+        all.iter().copied().filter(is_served).collect()
+    };
+    let here = Program::start(Home::new(), &[]);
+    let declared = start("allow_demo_clients = true\n");
+    let on = start("[page]\nenabled = true\n");
+    for host in ["127.0.0.1:8080", "[::1]:8080", "192.0.2.7", "localhost", "LOCALHOST:1"] {
+        assert_eq!(asked(&here, &|path| of_host(path, host)), all, "{host}");
+    }
+    for host in ["evil.example", "localhost.evil.example:8080", "127.0.0.1.evil.example", "grantd"]
+    {
+        assert_eq!(asked(&here, &|path| of_host(path, host)), PUBLIC, "{host}");
+        let absolute = |path: &str| Request::get(path).with_target(&format!("http://{host}{path}"));
+        assert_eq!(asked(&here, &absolute), PUBLIC, "{host}");
+        for server in [&declared, &on] {
+            assert_eq!(asked(server, &|path| of_host(path, host)), all, "{host}");
+        }
+        let page = here.ask(&of_host("/", host).header("Sec-Fetch-Dest", "document"));
+        assert_eq!(page.status, 404);
+        assert!(!page.text().contains("href=\"/docs\""), "{}", page.text());
+        assert_policy(&page);
+    }
+    for (name, value) in forwarded {
+        let request = |path: &str| Request::get(path).header(name, value);
+        assert_eq!(asked(&here, &request), PUBLIC, "{name}");
+        for server in [&declared, &on] {
+            assert_eq!(asked(server, &request), all, "{name}");
+        }
+    }
+    let [json, firstvision] = ["/v1/api/oauth/token", "/v1/getAccessToken/all"];
+    let body = json!({
+        "grant_type": "client_credentials",
+        "scope": "all",
+        "client_id": "vision-api-user",
+        "client_secret": "abcdefghizklmnopponommnshfghzxxs",
+    });
+    for request in [
+        Request::token(crate::support::Encoding::Multipart, &DEMO),
+        Request::token(crate::support::Encoding::Urlencoded, &DEMO),
+        Request::new("POST", json).typed_body("application/json", body.to_string()),
+        Request::get(firstvision)
+            .header("Content-Type", "application/json")
+            .basic("vision-api-user:abcdefghizklmnopponommnshfghzxxs"),
+        Request::get("/.well-known/openid-configuration"),
+    ] {
+        let strange = request.clone().without_header("Host").header("Host", "evil.example");
+        assert_eq!(here.ask(&strange).status, 200);
+        for (name, value) in forwarded {
+            assert_eq!(here.ask(&request.clone().header(name, value)).status, 200, "{name}");
+        }
+    }
+    // The operator learns that a proxy would make the demo clients public.
+    here.log.wait_for(|line| {
+        let message = line["message"].as_str().unwrap_or_default();
+        message.contains("remove demo-client, vision-api-user")
+    });
+}
+
+#[test]
+fn a_slash_after_the_path_of_the_reference_leads_there() {
+    let server = start("issuer = \"http://localhost/tenant\"\n");
+    for path in ["/docs/", "/tenant/docs/"] {
+        for method in ["GET", "HEAD"] {
+            let answer = server.ask(&Request::new(method, path));
+            assert_eq!((answer.status, answer.body.len()), (308, 0), "{path}");
+            assert_eq!(answer.header("location"), Some("../docs"));
+            assert_policy(&answer);
+        }
+        let refused = server.ask(&Request::new("POST", path));
+        refused.assert_refused(405, "invalid_request");
+        assert_policy(&refused);
     }
 }
 
@@ -198,7 +289,7 @@ fn an_unknown_path_is_a_page_for_people_only() {
         "issuer = \"http://localhost/tenant\"\n\
          [[route]]\npath = \"/own\"\ndialect = \"firstvision\"\n",
     );
-    for path in ["/other", "/tenant/other", "/connections", "/docs/other", "/docs/", "/v11"] {
+    for path in ["/other", "/tenant/other", "/connections", "/docs/other", "/docs//", "/v11"] {
         let page = server.ask(&visit(path));
         assert_eq!(page.status, 404, "{path}");
         assert_eq!(page.header("content-type"), Some("text/html; charset=utf-8"));
@@ -214,6 +305,11 @@ fn an_unknown_path_is_a_page_for_people_only() {
 
         let plain = server.ask(&Request::get(path));
         plain.assert_refused(404, "invalid_request");
+        if path.starts_with("/docs/") {
+            assert_policy(&plain);
+        } else {
+            assert_eq!(plain.header("content-security-policy"), None, "{path}");
+        }
         for destination in ["empty", "iframe", "script", "Document"] {
             let request = Request::get(path).header("Sec-Fetch-Dest", destination);
             let answer = server.ask(&request);
@@ -241,6 +337,11 @@ fn an_unknown_path_is_a_page_for_people_only() {
     let post = visit("/").with_method("POST");
     server.ask(&post).assert_refused(405, "invalid_request");
     let without_page = start("issuer = \"https://auth.example\"\n");
+    for path in ["/", "/docs", "/docs/"] {
+        let refused = without_page.ask(&Request::get(path));
+        refused.assert_refused(404, "invalid_request");
+        assert_policy(&refused);
+    }
     let text = without_page.ask(&visit("/")).text().to_owned();
     assert!(text.contains("POST /connect/token") && !text.contains("/docs\""), "{text}");
 }

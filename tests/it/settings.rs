@@ -146,9 +146,13 @@ fn other_value(setting: &Setting) -> &'static str {
         "page.enabled" => "no",
         "route" => "/a/token=connect,/b/token=vision",
         "audit" => "audit.jsonl",
+        "store.url" => "postgres://db.example/grantd",
+        "store.master_key_file" => "master.key",
+        "store.ca_file" => "ca.pem",
         "log.format" => "human",
         "log.level" => "debug",
         _ if setting.default == "false" => "true",
+        _ if setting.default == "true" => "false",
         "failures.shared_factor" | "limits.password_threads" | "workers" => "3",
         _ => "2000",
     }
@@ -179,15 +183,21 @@ fn every_variable_in_the_table_is_read() {
                 setting.variables.into_iter().map(move |variable| (setting.name, variable))
             })
         };
-        let is_path =
-            |name: &str| ["clients", "keys", "state", "audit", "admin_token_file"].contains(&name);
+        let is_path = |name: &str| {
+            ["clients", "keys", "state", "audit", "admin_token_file"].contains(&name)
+                || ["store.master_key_file", "store.ca_file"].contains(&name)
+        };
         let given: Vec<_> =
             all().filter(|(name, _)| value != "?" || !is_path(name)).map(|it| it.1).collect();
         let refused = run(home.command(&["check"]).envs(given.iter().map(|name| (name, value))));
         let says: Vec<_> = given.iter().map(|name| format!("grantd: {name}: ")).collect();
         // If both variables of a setting have the same value, the error names only the first
         // variable.
-        let first = |line: &&String| !line.starts_with("grantd: GRANTD_LOG__");
+        let first = |line: &&String| {
+            !["grantd: GRANTD_LOG__", "grantd: GRANTD_STORE__URL"]
+                .iter()
+                .any(|second| line.starts_with(second))
+        };
         let says: Vec<_> = says.iter().filter(first).map(String::as_str).collect();
         assert!(says.len() > 30, "{says:?}");
         refused.assert_error(2, &says);

@@ -109,7 +109,7 @@ fn lost(admin: SocketAddr, metric: &str) -> u64 {
     lines.find_map(|line| line.strip_prefix(metric)?.trim().parse().ok()).unwrap_or(0)
 }
 
-fn make_fifo(path: &Path) {
+pub(crate) fn make_fifo(path: &Path) {
     assert!(Command::new("mkfifo").arg(path).status().unwrap().success());
 }
 

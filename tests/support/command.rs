@@ -52,6 +52,22 @@ pub(crate) fn run_with_input(mut command: impl BorrowMut<Command>, input: &str) 
     Ended { code: output.status.code(), stdout: text(output.stdout), stderr: text(output.stderr) }
 }
 
+/// Cargo, as a shell would start it. Cargo names the package under test in variables; build scripts that
+/// watch these, such as ring's, would compile their crates again.
+pub(crate) fn cargo() -> Command {
+    let mut cargo = Command::new(env!("CARGO"));
+    for (name, _) in std::env::vars_os() {
+        let is_of_package = ["CARGO_PKG_", "CARGO_MANIFEST_"]
+            .iter()
+            .any(|start| name.as_encoded_bytes().starts_with(start.as_bytes()));
+        if is_of_package {
+            cargo.env_remove(name);
+        }
+    }
+    cargo.current_dir(env!("CARGO_MANIFEST_DIR"));
+    cargo
+}
+
 /// The Python interpreter with the libraries that `tests/run` installs.
 pub(crate) fn python() -> PathBuf {
     installed("clients/bin/python")

@@ -12,13 +12,16 @@ use crate::registry::client_file::{self, edit};
 use crate::registry::clients::Registry;
 use crate::time::UnixTime;
 
-/// Returns the warnings about `clients`, which were read from `file`. Each warning contains the
-/// position of the client's entry in the file.
-pub(super) fn warnings(file: &Path, clients: &Registry) -> Result<Vec<String>, CliError> {
+/// Returns the warnings about `clients`, which are those of `text`, the content of `file`. Each
+/// warning contains the position of the client's entry.
+pub(super) fn warnings(
+    file: &Path,
+    text: &str,
+    clients: &Registry,
+) -> Result<Vec<String>, CliError> {
     let now = Clock::system().now();
     // Iterate over the entries of the file, because `clients` is unordered.
-    let text = client_file::read(file)?;
-    let entries = edit::entries(&text).map_err(|error| CliError(error.to_string()))?;
+    let entries = edit::entries(text).map_err(|error| CliError(error.to_string()))?;
     let mut warnings = Vec::new();
     let mut left_out = 0;
     for (index, entry) in entries.enumerate() {
@@ -28,7 +31,7 @@ pub(super) fn warnings(file: &Path, clients: &Registry) -> Result<Vec<String>, C
                 left_out += 1;
                 continue;
             }
-            let place = client_file::place_in(&text, entry);
+            let place = client_file::place_in(text, entry);
             let field = format!("clients[{index}]{field}");
             let problem = format!("client {}: {problem}", client.id);
             warnings.push(Fault::new(file, problem).at(place).in_field(field).to_string());
@@ -41,9 +44,8 @@ pub(super) fn warnings(file: &Path, clients: &Registry) -> Result<Vec<String>, C
 }
 
 /// Returns a note for each key in a client's `jwks` that the server skips.
-pub(super) fn notes(file: &Path) -> Result<Vec<String>, CliError> {
-    let text = client_file::read(file)?;
-    let entries = edit::entries(&text).map_err(|error| CliError(error.to_string()))?;
+pub(super) fn notes(file: &Path, text: &str) -> Result<Vec<String>, CliError> {
+    let entries = edit::entries(text).map_err(|error| CliError(error.to_string()))?;
     let mut notes = Vec::new();
     for entry in entries {
         for (index, problem) in client_file::skipped_keys(file, entry) {

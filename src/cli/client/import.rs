@@ -12,7 +12,7 @@ use serde::de::IgnoredAny;
 use serde_json::json;
 use zeroize::Zeroizing;
 
-use crate::cli::client::file::{FIRST_LABEL, FileArg};
+use crate::cli::client::file::{FIRST_LABEL, RegistryArgs};
 use crate::cli::error::{CliError, complain};
 use crate::cli::no_token;
 use crate::cli::secret;
@@ -23,7 +23,7 @@ use crate::oauth::client::Client;
 use crate::registry::client_file::edit::NewSecret;
 use crate::registry::client_file::{self, edit};
 
-pub(super) fn import(file: &FileArg, from: &Path) -> Result<(), CliError> {
+pub(super) fn import(registry: &RegistryArgs, from: &Path) -> Result<(), CliError> {
     let (name, text) = read(from)?;
     if text.lines().nth(1).is_some() && serde_json::from_str::<IgnoredAny>(&text).is_ok() {
         let problem = "is one JSON document: write one client a line (JSON Lines), without the \
@@ -36,7 +36,9 @@ pub(super) fn import(file: &FileArg, from: &Path) -> Result<(), CliError> {
     let told = format!("{}\n", json!({ "imported": entries.len() }));
     let change =
         |path: &Path, text: Option<&str>| client_file::append_entries(path, text, &entries);
-    file.edit_or_create(change, Some(&told))?;
+    let ids: Vec<_> = entries.iter().filter_map(|entry| edit::id_of(entry)).collect();
+    let ids: Vec<_> = ids.iter().map(|id| &**id).collect();
+    registry.open()?.edit_or_create(&ids, change, Some(&told))?;
     if let Some((id, reason)) = without_token.first() {
         let more = match without_token.len() - 1 {
             0 => String::new(),

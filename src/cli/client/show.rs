@@ -3,7 +3,7 @@
 use clap::Args;
 use serde_json::{Value, json};
 
-use crate::cli::client::file::{ClientArg, FileArg, entry_of};
+use crate::cli::client::file::{self, ClientArg, RegistryArgs, entry_of};
 use crate::cli::error::CliError;
 use crate::cli::live::{AdminArgs, add_figures};
 use crate::cli::no_token::SecretState;
@@ -14,13 +14,13 @@ use crate::form::urlencoded;
 use crate::oauth::client::Client;
 use crate::registry::client_file::{self, edit};
 use crate::registry::clients::Registry;
-use crate::snapshot::secret_ends::last_end;
+use crate::registry::secret_ends::last_end;
 use crate::time::UnixTime;
 
 #[derive(Args, Debug)]
 pub(crate) struct ListArgs {
     #[command(flatten)]
-    file: FileArg,
+    registry: RegistryArgs,
     /// Show only clients that have a secret that expires within this duration (seconds, or as in
     /// 24h, 30d), and clients whose last secret has expired.
     #[arg(long, value_name = "DURATION", value_parser = parse_duration)]
@@ -29,7 +29,7 @@ pub(crate) struct ListArgs {
 
 pub(super) fn list(args: &ListArgs) -> Result<(), CliError> {
     let now = Clock::system().now();
-    let (text, registry) = read(&args.file)?;
+    let (text, registry) = read(&mut args.registry.open()?, None)?;
     let ids =
         edit::entries(&text).map_err(|error| CliError(error.to_string()))?.filter_map(edit::id_of);
     for client in ids.filter_map(|id| registry.get(&id)) {
@@ -78,11 +78,12 @@ fn in_force(client: &Client, now: UnixTime) -> Value {
 }
 
 pub(super) fn show(client: &ClientArg, server: &AdminArgs) -> Result<(), CliError> {
-    let ClientArg { file, id } = client;
+    let ClientArg { registry, id } = client;
     let now = Clock::system().now();
-    let (text, registry) = read(file)?;
-    let (Some(mut entry), Some(client)) = (entry_of(&text, id), registry.get(id)) else {
-        return Err(edit::no_such_client(&file.path()?).into());
+    let mut registry = registry.open()?;
+    let (text, clients) = read(&mut registry, Some(&[id]))?;
+    let (Some(mut entry), Some(client)) = (entry_of(&text, id), clients.get(id)) else {
+        return Err(edit::no_such_client(registry.name()).into());
     };
     let path = format!("/clients/{}", urlencoded::encode(id));
     let live = server.ask(&path, "has not read this client yet")?;
@@ -100,10 +101,13 @@ pub(super) fn show(client: &ClientArg, server: &AdminArgs) -> Result<(), CliErro
     print(format_args!("{entry:#}"))
 }
 
-/// Returns the text of the registry, and the clients in it.
-fn read(file: &FileArg) -> Result<(String, Registry), CliError> {
-    let path = file.path()?;
-    let text = client_file::read(&path)?;
-    let registry = client_file::parse(&path, &text)?;
-    Ok((text, registry))
+/// Returns the text of the registry, and the clients in it. Of a database, they are those with these
+/// `ids`.
+fn read(
+    registry: &mut file::Registry,
+    ids: Option<&[&str]>,
+) -> Result<(String, Registry), CliError> {
+    let text = registry.read(ids)?;
+    let clients = client_file::parse(registry.name(), &text)?;
+    Ok((text, clients))
 }

@@ -267,6 +267,7 @@ pub fn public_error(cause: Cause, head: &RequestHead<'_>) -> PublicError {
         | Cause::ReplayGuardFull
         | Cause::RevocationNotWritten
         | Cause::RevocationsFull
+        | Cause::StoreStale
         | Cause::UseNotRecorded => (
             503,
             "temporarily_unavailable",

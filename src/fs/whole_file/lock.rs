@@ -2,8 +2,8 @@
 //!
 //! The lock is on a separate lock file, because the target itself is replaced by renaming. Symbolic
 //! links to the target are resolved, and the lock file is in the directory of the real target. Only
-//! users who may open the target may open the lock file. Otherwise, any user could hold the lock
-//! and so prevent all edits.
+//! users who may write the target may open the lock file. Otherwise, any user could hold the lock
+//! and so prevent all edits: a file that can be read can be locked.
 
 use std::fs::{self, File, OpenOptions, TryLockError};
 use std::io;
@@ -71,6 +71,19 @@ pub fn lock_within(path: &Path, wait: Duration) -> io::Result<Lock> {
 /// As [`lock_within`]; `NotFound` if there is no lock file.
 pub fn lock_if_used(path: &Path, wait: Duration) -> io::Result<Lock> {
     acquire_file(name_of(path.to_owned()), None, wait)
+}
+
+/// Checks that the lock file of `path`, if it exists, can be opened. Creates nothing, and does not
+/// lock it.
+///
+/// # Errors
+///
+/// An error of the operating system; an error if the lock file is not a regular file.
+pub fn check_lock(path: &Path) -> io::Result<()> {
+    match open(&name_of(path.to_owned())) {
+        Err(error) if error.kind() != io::ErrorKind::NotFound => Err(error),
+        _ => Ok(()),
+    }
 }
 
 /// Tries to lock `file` until the pauses between the attempts add up to `wait`. The pauses are
@@ -161,8 +174,13 @@ fn acquire_file(name: PathBuf, access: Option<&Access>, wait: Duration) -> io::R
     Err(io::Error::other("its lock file is replaced again and again"))
 }
 
+/// Opens a lock file. An error names it, because the caller knows only its target.
 fn open(name: &Path) -> io::Result<File> {
-    open_regular(name, OpenOptions::new().read(true).write(true))
+    let opened = open_regular(name, OpenOptions::new().read(true).write(true));
+    opened.map_err(|error| match error.raw_os_error() {
+        Some(_) => io::Error::new(error.kind(), format!("{}: {error}", name.display())),
+        None => error,
+    })
 }
 
 /// Opens `name`, which must be a regular file and no symbolic link.
@@ -175,14 +193,19 @@ pub(in crate::fs) fn open_regular(name: &Path, options: &mut OpenOptions) -> io:
         options.custom_flags(flags.bits().cast_signed());
     }
     let refused = |problem| Err(io::Error::other(format!("{} {problem}", name.display())));
-    match options.open(name) {
-        Ok(file) if file.metadata()?.is_file() => Ok(file),
-        Ok(_) => refused("is not a regular file"),
-        Err(_) if fs::symlink_metadata(name).is_ok_and(|found| found.is_symlink()) => refused(
+    let error = match options.open(name) {
+        Ok(file) if file.metadata()?.is_file() => return Ok(file),
+        Ok(_) => return refused("is not a regular file"),
+        Err(error) => error,
+    };
+    match fs::symlink_metadata(name) {
+        Ok(found) if found.is_symlink() => refused(
             "is a symbolic link, which is not followed: remove it, or put the file that it names \
              in its place",
         ),
-        Err(error) => Err(error),
+        // A socket, or a directory that was to be written.
+        Ok(found) if !found.is_file() => refused("is not a regular file"),
+        _ => Err(error),
     }
 }
 
@@ -210,8 +233,8 @@ fn is_at(file: &File, name: &Path) -> bool {
     file.metadata().is_ok_and(|open| named.is_ok_and(|named| identity(&open) == identity(&named)))
 }
 
-/// The owner, group and mode of a lock file. They are the same as for its target, except that other
-/// users have no access.
+/// The owner, group and mode of a lock file. Owner and group are those of its target. Besides the
+/// owner, the group has access if it may write the target.
 #[cfg(unix)]
 struct Access {
     user: u32,
@@ -224,7 +247,7 @@ impl Access {
     fn to(target: &Path) -> io::Result<Self> {
         use std::os::unix::fs::MetadataExt;
         let target = fs::symlink_metadata(target)?;
-        let mode = target.mode() & 0o660 | 0o600;
+        let mode = if target.mode() & 0o020 == 0 { 0o600 } else { 0o660 };
         Ok(Self { user: target.uid(), group: target.gid(), mode })
     }
 

@@ -116,6 +116,9 @@ fn occurs(cause: Cause, route: Route<'_>) -> bool {
         | Cause::TokenRevoked
         | Cause::TokenScope
         | Cause::ValidationQuery => route == Validate,
+        Cause::StoreStale => {
+            matches!(route, Introspection | Validate | Route::VisionValidate)
+        }
         Cause::TokenNotOwn | Cause::RevocationNotWritten | Cause::RevocationsFull => {
             route == Revocation
         }
@@ -136,7 +139,7 @@ fn occurs(cause: Cause, route: Route<'_>) -> bool {
 }
 
 /// All causes. Where a variant has data that does not show in its label, one value stands for all.
-const ALL: [Cause; 97] = [
+const ALL: [Cause; 98] = [
     Cause::BodyAborted,
     Cause::BodyTooLarge,
     Cause::ContentEncoding,
@@ -233,6 +236,7 @@ const ALL: [Cause; 97] = [
     Cause::RevocationNotWritten,
     Cause::RevocationsFull,
     Cause::SigningFailed,
+    Cause::StoreStale,
     Cause::UseNotRecorded,
 ];
 

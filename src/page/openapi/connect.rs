@@ -88,6 +88,11 @@ pub fn token(snapshot: &Snapshot) -> Operation {
     }
 }
 
+/// Returns the schema of a SHA-256 thumbprint in base64url.
+fn thumbprint() -> Value {
+    json!({ "type": "string", "pattern": "^[A-Za-z0-9_-]{43}$" })
+}
+
 pub fn introspection(snapshot: &Snapshot) -> Operation {
     let inactive = json!({
         "type": "object",
@@ -119,6 +124,9 @@ pub fn introspection(snapshot: &Snapshot) -> Operation {
             "cnf": {
                 "type": "object",
                 "description": "The key or certificate that the token is bound to (RFC 7800).",
+                "minProperties": 1,
+                "properties": { "jkt": thumbprint(), "x5t#S256": thumbprint() },
+                "additionalProperties": false,
             },
         },
         "additionalProperties": false,

@@ -4,6 +4,8 @@ use serde_json::{Map, Value, json};
 
 use crate::endpoint::metadata::server_metadata as metadata;
 use crate::page::openapi::operation::{Operation, constant};
+use crate::page::openapi::refusals::written;
+use crate::page::policy::POLICY;
 use crate::snapshot::Snapshot;
 
 pub fn server_metadata(snapshot: &Snapshot) -> Operation {
@@ -64,13 +66,34 @@ pub fn key_set() -> Operation {
 }
 
 pub fn openapi() -> Operation {
+    let mut headers = json!({ "Cache-Control": constant("no-cache"), "ETag": etag() });
+    for (name, value) in POLICY {
+        headers[&written(name)] = constant(value);
+    }
     document(
         "Read this document",
         "The description of all services of this server.",
-        &json!({ "schema": { "type": "object", "required": ["openapi", "info", "paths"] } }),
-        &json!({ "Cache-Control": constant("no-cache"), "ETag": etag() }),
+        &json!({ "schema": {
+            "type": "object",
+            "required": MEMBERS,
+            "properties": MEMBERS.into_iter().map(|name| (name.to_owned(), json!({}))).collect::<Map<_, _>>(),
+            "additionalProperties": false,
+        } }),
+        &headers,
     )
 }
+
+/// The members of the OpenAPI document.
+const MEMBERS: [&str; 8] = [
+    "openapi",
+    "jsonSchemaDialect",
+    "info",
+    "servers",
+    "tags",
+    "paths",
+    "components",
+    "x-refusals",
+];
 
 fn document(
     summary: &'static str,

@@ -14,6 +14,7 @@ use crate::oauth::error::Cause;
 use crate::oauth::header_field::HeaderField;
 use crate::page::openapi::causes::causes_of;
 use crate::page::openapi::operation::{Operation, echo_client_headers, reference};
+use crate::page::policy::push_policy;
 use crate::snapshot::Snapshot;
 
 /// The refusals of all operations so far.
@@ -181,7 +182,10 @@ fn refusals(cause: Cause, route: Route<'_>, path: &str, snapshot: &Snapshot) -> 
 }
 
 /// Returns the header fields of an answer, each with its value; `null` if the value varies.
-fn headers(cause: Cause, route: Route<'_>, answer: Answer) -> Vec<(&'static str, Value)> {
+fn headers(cause: Cause, route: Route<'_>, mut answer: Answer) -> Vec<(&'static str, Value)> {
+    if let Route::Page(_) = route {
+        push_policy(&mut answer);
+    }
     let own = answer.headers.into_iter().filter(|(name, _)| *name != "content-type");
     let mut headers: Vec<_> = own.map(|(name, value)| (name, value.as_ref().into())).collect();
     if cause.retry_after().is_some() {
@@ -220,7 +224,7 @@ fn headers_of(refusals: &[Refusal], route: Route<'_>) -> Value {
 }
 
 /// Returns the usual spelling of a header field's name.
-fn written(name: &str) -> String {
+pub fn written(name: &str) -> String {
     match name {
         "www-authenticate" => return "WWW-Authenticate".to_owned(),
         "dpop-nonce" => return "DPoP-Nonce".to_owned(),

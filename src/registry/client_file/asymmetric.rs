@@ -120,6 +120,16 @@ pub fn read_key_set(file: &Path) -> Result<(String, Vec<PublicKey>), Fault> {
     Ok((text, keys))
 }
 
+/// Whether the `jwks` of a registry entry is the path of a file.
+pub fn names_key_file(entry: &str) -> bool {
+    #[derive(Deserialize)]
+    struct Entry {
+        jwks: Option<String>,
+    }
+    // A key set is no string, so an entry with a key set cannot be read as an `Entry`.
+    serde_json::from_str::<Entry>(entry).is_ok_and(|entry| entry.jwks.is_some())
+}
+
 /// Returns the keys of a client's JWK Set that are skipped, because they cannot verify the client's
 /// assertions. For each of them, returns the index of the key in the set, and the reason. `entry`
 /// is the client's entry in the registry `file`.

@@ -138,7 +138,15 @@ pub(super) enum OnKeyFault<'r> {
     Ignore,
 }
 
-impl OnKeyFault<'_> {
+impl<'r> OnKeyFault<'r> {
+    /// Returns the registry that is to be replaced.
+    pub(super) fn in_force(self) -> Option<&'r Registry> {
+        match self {
+            Self::Keep(registry, _) => Some(registry),
+            Self::Refuse | Self::Ignore => None,
+        }
+    }
+
     /// Returns the keys that the client `id` keeps if its key file `path` has a fault; `None` if the
     /// fault is a fault of its entry.
     pub(super) fn kept_keys(self, id: &str, path: &Path) -> Option<Vec<PublicKey>> {

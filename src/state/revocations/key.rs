@@ -34,6 +34,20 @@ impl RevocationKey {
         Self::SigningInput(hash)
     }
 
+    /// Returns the bytes of the key. A `jti` has 16 of them, and a hash has 32.
+    pub(crate) fn as_bytes(&self) -> &[u8] {
+        match self {
+            Self::TokenId(id) => id,
+            Self::SigningInput(hash) => hash,
+        }
+    }
+
+    /// Returns the key with these bytes; `None` if no key has so many.
+    pub(crate) fn of_bytes(bytes: &[u8]) -> Option<Self> {
+        let id = bytes.try_into().map(Self::TokenId);
+        id.or_else(|_| bytes.try_into().map(Self::SigningInput)).ok()
+    }
+
     /// Returns the byte that selects a shard. All bytes of a key are random or part of a hash, so
     /// the keys are spread evenly over the shards.
     pub(super) fn first_byte(&self) -> u8 {

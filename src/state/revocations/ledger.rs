@@ -1,14 +1,9 @@
-//! The thread that owns the file of revocations: a text file with one or two lines per revocation
-//! (`revocations/line.rs`). New lines are appended. When most lines are over, the file is rewritten
-//! without them.
-//!
-//! If the last line has no line break, it is ignored. In this case, the process ended while it
-//! wrote the line, so no client was told that this token is revoked.
+//! The thread that writes revocations for all requests that wait. It decides what is written: which
+//! rows have room, and which client gets a cut-off. A [`Medium`] writes it.
 
-use std::collections::{HashMap, HashSet};
+use std::collections::HashSet;
 use std::fmt;
 use std::io::{self, ErrorKind};
-use std::path::Path;
 use std::sync::Arc;
 use std::sync::atomic::{AtomicU64, Ordering};
 
@@ -17,13 +12,9 @@ use tracing::{error, warn};
 
 use crate::clock::Clock;
 use crate::fault::Fault;
-use crate::fs::shared_log::{News, SharedLog, read_only};
-use crate::fs::whole_file::Lock;
 use crate::oauth::error::Cause;
-use crate::state::earlier_release::{left_lock, none_has_begun};
-use crate::state::group_commit::{Commit, LOCK_WAIT, Waiting};
+use crate::state::group_commit::{Commit, Waiting};
 use crate::state::revocations::key::RevocationKey;
-use crate::state::revocations::line::{CURRENT, Line, Link, link_of};
 use crate::state::revocations::revoked::{Revoked, Row};
 use crate::state::shares::{ClientTag, Shares, client_tag, is_used_up};
 use crate::telemetry::audit::{Audit, Event};
@@ -32,195 +23,114 @@ use crate::time::UnixTime;
 
 /// The state that the thread and the requests share.
 #[derive(Default)]
-pub(super) struct Shared {
-    pub(super) revoked: Revoked,
+pub(crate) struct Shared {
+    pub(crate) revoked: Revoked,
     pub(super) cut_offs: AtomicU64,
     /// Why the file could not be read at the last look; `None` if it could.
     pub(super) unread: Mutex<Option<Fault>>,
+    /// Why the last revocation could not be written, or the next one cannot.
+    pub(super) unwritten: Mutex<Option<Fault>>,
+}
+
+impl Shared {
+    /// Drops what is over at `now`, and the rows of tokens that a cut-off revokes.
+    pub(crate) fn drop_over(&self, now: UnixTime) {
+        let revoked = &self.revoked;
+        revoked.drop_over(|expires_at, owner| {
+            is_over(expires_at, now)
+                || owner.is_some_and(|owner| revoked.cut_off(owner) >= expires_at)
+        });
+        revoked.drop_cut_offs(|time| is_over(time, now));
+    }
 }
 
 /// A token to revoke.
 #[derive(Debug)]
-pub(super) struct Revocation {
+pub(crate) struct Revocation {
     pub(super) client_id: Box<str>,
     pub(super) key: RevocationKey,
     pub(super) expires_at: UnixTime,
 }
 
-/// The file, and what only the thread needs to know.
-pub(super) struct Ledger {
-    log: SharedLog,
-    /// Whether an earlier release had left its lock when this process took the lock last.
-    had_left: bool,
+/// A token to revoke, and the request that waits for it.
+type Wish = Waiting<Revocation, Result<(), Cause>>;
+
+/// The place where revocations are written.
+pub(crate) trait Medium: Send + 'static {
+    /// Held until the end of a turn.
+    type Turn;
+
+    /// Puts in force what others have written, when no request waits.
+    ///
+    /// # Errors
+    ///
+    /// A [`Fault`] if it cannot be read.
+    fn look(&mut self) -> Result<(), Fault>;
+
+    /// Begins a turn. Afterwards, rows can be written.
+    ///
+    /// # Errors
+    ///
+    /// A [`Fault`] if nothing can be written at present.
+    fn begin(&mut self) -> Result<Self::Turn, Fault>;
+
+    /// The number of entries, including those that are over.
+    fn size(&self) -> usize;
+
+    /// The [size](Medium::size) above which most entries are over.
+    fn most(&self) -> usize;
+
+    /// Writes rows. Returns how many of them are written, of which a part may not be acknowledged
+    /// because of the error.
+    fn write(&mut self, rows: &[Row]) -> (usize, io::Result<()>);
+
+    /// Writes a cut-off. Returns whether it is written, even if it must not be acknowledged because
+    /// of the error.
+    fn write_cut_off(&mut self, client: ClientTag, until: UnixTime) -> (bool, io::Result<()>);
+
+    /// Logs that a revocation was not written.
+    fn complain(&self, error: &dyn fmt::Display);
+}
+
+/// Decides what is written to the medium.
+pub(crate) struct Ledger<M> {
+    medium: M,
     shared: Arc<Shared>,
-    /// The number of rows of each client.
-    held: Shares,
-    /// The owners of rows that have not been read yet.
-    owners: HashMap<Link, ClientTag>,
-    /// Whether the file is missing or of the last release, or lacks rows that are in force because an
-    /// operator has shortened or replaced it.
-    is_incomplete: bool,
-    /// When rows that are over were dropped last, and at how many lines they are dropped next.
+    /// When rows that are over were dropped last, and at which size of the medium they are dropped
+    /// next.
     dropped_at: Option<UnixTime>,
-    drop_at_lines: usize,
+    drop_at_size: usize,
     limit: usize,
     clock: Clock,
     audit: Option<Arc<Audit>>,
     complaints: OnceASecond,
 }
 
-impl Ledger {
-    /// Reads the file in `directory`. If it cannot be locked, logs a warning and reads it without a
-    /// lock.
-    pub(super) fn open(
-        directory: &Path,
+impl<M: Medium> Ledger<M> {
+    /// While there are `limit` rows or more, no row is written. `audit` gets an event for each
+    /// cut-off.
+    pub(crate) fn new(
+        medium: M,
+        shared: Arc<Shared>,
         limit: usize,
         clock: Clock,
         audit: Option<Arc<Audit>>,
-        shared: Arc<Shared>,
-    ) -> Result<Self, Fault> {
-        let mut ledger = Self {
-            log: SharedLog::new(directory.join(FILE_NAME), directory.join(LOCKED)),
-            had_left: false,
-            shared,
-            held: Shares::default(),
-            owners: HashMap::new(),
-            is_incomplete: true,
-            dropped_at: None,
-            drop_at_lines: 0,
-            limit,
-            clock,
-            audit,
-            complaints: OnceASecond::default(),
-        };
-        let directory = directory.display();
-        let lock = ledger.lock();
-        match &lock {
-            Ok(_) => {}
-            Err(error) if error.kind() == ErrorKind::WouldBlock => {
-                warn!(%directory, %error, "no token can be revoked while another process holds it");
-            }
-            Err(error) => {
-                warn!(%directory, %error, "no token can be revoked: the directory is not writable");
-            }
-        }
-        ledger.learn()?;
-        if lock.is_ok() {
-            // The next revocation tries again.
-            let _ = ledger.log.cut_torn_line();
-        }
-        Ok(ledger)
+    ) -> Self {
+        let complaints = OnceASecond::default();
+        Self { medium, shared, dropped_at: None, drop_at_size: 0, limit, clock, audit, complaints }
     }
 
-    /// Reads what other processes have added, and shares the fault if that fails, or if a process
-    /// that starts now could not read the file.
-    fn look(&mut self) -> Result<(), Fault> {
-        let seen = self.learn().and_then(|()| {
-            let path = self.log.path();
-            match require_readable(path) {
-                Err(error) if error.kind() != ErrorKind::NotFound => {
-                    Err(Fault::cannot("read", path, &error))
-                }
-                _ => Ok(()),
-            }
-        });
-        *self.shared.unread.lock() = seen.clone().err();
-        seen
-    }
-
-    /// Reads what other processes have added. The caller need not hold the lock.
-    fn learn(&mut self) -> Result<(), Fault> {
-        let news = self.log.read();
-        let news = news.map_err(|error| Fault::cannot("read", self.log.path(), &error))?;
-        let lines = parse(self.log.path(), &news).inspect_err(|_| self.log.forget())?;
-        if news.is_other_file {
-            self.owners.clear();
-        }
-        let now = self.clock.now();
-        let (mut has_version, mut has_cut_off) = (false, false);
-        for line in &lines {
-            match *line {
-                Line::Owner(link, owner, _) => {
-                    self.owners.insert(link, owner);
-                }
-                Line::CutOff(client, time) if !is_over(time, now) => {
-                    self.shared.revoked.insert_cut_off(client, time);
-                    has_cut_off = true;
-                }
-                Line::Version(_) => has_version = true,
-                Line::Token(..) | Line::CutOff(..) => {}
-            }
-        }
-        let mut in_force = 0;
-        for line in lines {
-            let Line::Token(key, expires_at) = line else { continue };
-            let owner = self.owners.remove(&link_of(&key));
-            let is_cut_off =
-                owner.is_some_and(|owner| self.shared.revoked.cut_off(owner) >= expires_at);
-            if !is_over(expires_at, now) && !is_cut_off {
-                self.insert(Row { key, expires_at, owner });
-                in_force += 1;
-            }
-        }
-        if has_cut_off || news.is_other_file {
-            // Of another file, rows that are over are missing because another process has dropped
-            // them.
-            self.drop_over(now);
-        }
-        if news.is_other_file {
-            self.is_incomplete = !has_version || self.shared.revoked.len() > in_force;
-        }
-        Ok(())
-    }
-
-    fn insert(&mut self, row: Row) {
-        if self.shared.revoked.insert(row)
-            && let Some(owner) = row.owner
-        {
-            self.held.add(owner);
-        }
-    }
-
-    /// Drops what is over at `now`, and the rows of tokens that a cut-off revokes.
-    fn drop_over(&mut self, now: UnixTime) {
-        let (revoked, held) = (&self.shared.revoked, &mut self.held);
-        revoked.drop_over(
-            |expires_at, owner| {
-                is_over(expires_at, now)
-                    || owner.is_some_and(|owner| revoked.cut_off(owner) >= expires_at)
-            },
-            |owner| held.remove(owner),
-        );
-        revoked.drop_cut_offs(|time| is_over(time, now));
-    }
-
-    fn lock(&mut self) -> io::Result<Lock> {
-        let lock = self.log.lock(LOCK_WAIT)?;
-        // It stays until `uses` has seen it.
-        self.had_left = left_lock(self.log.path())?.is_some();
-        Ok(lock)
-    }
-
-    fn take(&mut self) -> Result<Lock, Fault> {
-        let lock = self.lock();
-        let lock = lock.map_err(|error| Fault::cannot("locked", self.log.path(), &error))?;
-        self.learn()?;
-        let cut = self.log.cut_torn_line();
-        cut.map_err(|error| Fault::cannot("written", self.log.path(), &error))?;
-        Ok(lock)
-    }
-
-    fn revoke(&mut self, waiting: Vec<Waiting<Self>>) {
+    fn revoke(&mut self, waiting: Vec<Wish>) {
         let now = self.clock.now();
         let is_full = self.shared.revoked.len() + waiting.len() > self.limit;
-        // Drop expired rows in two cases: when the number of lines may have doubled since the last
+        // Drop expired rows in two cases: when the number of entries may have doubled since the last
         // drop, and when the new rows would exceed the limit. In the second case, drop them at most
         // once per second. A drop passes over all rows, which is acceptable because both cases are
         // rare.
-        if self.log.lines() >= self.drop_at_lines || (is_full && self.dropped_at != Some(now)) {
-            self.drop_over(now);
+        if self.medium.size() >= self.drop_at_size || (is_full && self.dropped_at != Some(now)) {
+            self.shared.drop_over(now);
             self.dropped_at = Some(now);
-            self.drop_at_lines = self.most_lines();
+            self.drop_at_size = self.medium.most();
         }
         let mut batch = Batch::default();
         for waiting in waiting.into_iter().filter(Waiting::is_awaited) {
@@ -230,7 +140,7 @@ impl Ledger {
                 batch.waiting.push(waiting);
                 continue;
             }
-            let held = self.held.of(owner) + batch.held.of(owner);
+            let held = self.shared.revoked.held_by(owner) + batch.held.of(owner);
             if is_used_up(held, self.free(&batch), self.limit) {
                 self.flush(std::mem::take(&mut batch));
                 if let Err(error) = self.cut_off_half(client_id) {
@@ -260,13 +170,15 @@ impl Ledger {
     /// Writes the rows of `batch` and answers its requests.
     fn flush(&mut self, batch: Batch) {
         let Batch { rows, waiting, .. } = batch;
-        let (written, result) = if rows.is_empty() { (0, Ok(())) } else { self.write(&rows) };
-        // What is in the file counts after a restart, so it counts now, even if the disk could not
-        // be synced and the client must try again.
-        rows[..written].iter().for_each(|row| self.insert(*row));
+        let (written, result) =
+            if rows.is_empty() { (0, Ok(())) } else { self.medium.write(&rows) };
+        // What is written counts after a restart, so it counts now, even if the disk could not be
+        // synced and the client must try again.
+        for row in &rows[..written] {
+            self.shared.revoked.insert(*row);
+        }
         if let Err(error) = &result {
             self.complain(error);
-            self.log.forget();
         }
         for waiting in waiting {
             if result.is_ok()
@@ -275,37 +187,6 @@ impl Ledger {
                 waiting.answer(Ok(()));
             }
         }
-    }
-
-    /// Writes rows to disk. Returns how many of them are in the file.
-    fn write(&mut self, fresh: &[Row]) -> (usize, io::Result<()>) {
-        let (written, result) = self.put(fresh);
-        (written, result.and_then(|()| none_has_begun(self.log.path(), self.had_left)))
-    }
-
-    fn put(&mut self, fresh: &[Row]) -> (usize, io::Result<()>) {
-        let mut text = String::with_capacity((fresh.len() + 1) * ROW_BYTES);
-        if self.is_incomplete || self.log.lines() > self.most_lines() {
-            Line::Version(CURRENT).write(&mut text);
-            for (client, time) in self.shared.revoked.cut_offs() {
-                Line::CutOff(client, time).write(&mut text);
-            }
-            self.shared.revoked.for_each(|row| write_row(&row, &mut text));
-            fresh.iter().for_each(|row| write_row(row, &mut text));
-            let result = self.log.replace(&text);
-            self.is_incomplete = result.is_err();
-            return (if result.is_ok() { fresh.len() } else { 0 }, result);
-        }
-        fresh.iter().for_each(|row| write_row(row, &mut text));
-        let (lines, appended) = self.log.append(&text);
-        let synced = self.log.sync();
-        let result = match (synced, appended) {
-            (Err(error), _) => Err(error),
-            // A part of the rows is in the file.
-            (Ok(()), Err(error)) => Err(io::Error::new(ErrorKind::WriteZero, error)),
-            (Ok(()), Ok(())) => Ok(()),
-        };
-        (lines / LINES_PER_ROW, result)
     }
 
     /// Revokes every token of the client that expires no later than the last of the half of its rows
@@ -322,14 +203,10 @@ impl Ledger {
         let Some(&until) = ends.get(ends.len().div_ceil(2).saturating_sub(1)) else {
             return Ok(());
         };
-        if self.is_incomplete {
-            self.write(&[]).1?;
-        }
-        let (lines, appended) = self.log.append(&Line::CutOff(client, until).to_string());
-        let synced = appended.and_then(|()| self.log.sync());
-        if lines > 0 {
+        let (is_written, result) = self.medium.write_cut_off(client, until);
+        if is_written {
             self.shared.revoked.insert_cut_off(client, until);
-            self.drop_over(self.clock.now());
+            self.shared.drop_over(self.clock.now());
             let rows = ends.partition_point(|end| *end <= until);
             self.shared.cut_offs.fetch_add(1, Ordering::Relaxed);
             warn!(
@@ -342,41 +219,29 @@ impl Ledger {
                 audit.write(&Event::CutOff { client: client_id, until, rows });
             }
         }
-        synced.inspect_err(|_| self.log.forget())
-    }
-
-    /// The number of lines above which the file is rewritten.
-    fn most_lines(&self) -> usize {
-        lines_for(self.shared.revoked.len())
-            .saturating_add(2 * self.shared.revoked.cut_offs().len())
+        result
     }
 
     fn complain(&self, error: &dyn fmt::Display) {
         if self.complaints.is_due(self.clock.now()).is_some() {
-            let file = self.log.path().display();
-            error!(%file, %error, "a revocation was not written: check free space and access");
+            self.medium.complain(error);
         }
     }
 }
 
-impl Commit for Ledger {
-    type Job = Revocation;
-    type Answer = Result<(), Cause>;
-
-    fn turn(&mut self, waiting: Vec<Waiting<Self>>) {
+impl<M: Medium> Commit<Revocation, Result<(), Cause>> for Ledger<M> {
+    fn turn(&mut self, waiting: Vec<Wish>) {
         if waiting.is_empty() {
-            // What is in force does not change until the file can be read again.
-            if let Err(fault) = self.look()
+            // What is in force does not change until the medium can be read again.
+            if let Err(fault) = self.medium.look()
                 && self.complaints.is_due(self.clock.now()).is_some()
             {
                 error!(error = %fault, "the revocations of other processes cannot be read");
             }
             return;
         }
-        // What another process has revoked counts, even if it holds the lock.
-        let _ = self.look();
-        match self.take() {
-            Ok(_lock) => self.revoke(waiting),
+        match self.medium.begin() {
+            Ok(_turn) => self.revoke(waiting),
             Err(fault) => self.complain(&fault),
         }
     }
@@ -388,11 +253,11 @@ struct Batch {
     rows: Vec<Row>,
     keys: HashSet<RevocationKey>,
     held: Shares,
-    waiting: Vec<Waiting<Ledger>>,
+    waiting: Vec<Wish>,
 }
 
 impl Batch {
-    fn push(&mut self, waiting: Waiting<Ledger>, row: Row) {
+    fn push(&mut self, waiting: Wish, row: Row) {
         self.keys.insert(row.key);
         if let Some(owner) = row.owner {
             self.held.add(owner);
@@ -407,64 +272,11 @@ fn is_torn(result: &io::Result<()>) -> bool {
     result.as_ref().is_err_and(|error| error.kind() == ErrorKind::WriteZero)
 }
 
-fn write_row(row: &Row, text: &mut String) {
-    if let Some(owner) = row.owner {
-        Line::Owner(link_of(&row.key), owner, row.expires_at).write(text);
-    }
-    Line::Token(row.key, row.expires_at).write(text);
-}
-
 /// Whether what ends at `time` may be dropped at `now`. A row is kept for an hour after the token has
 /// expired, so that no revoked token becomes valid if the clock is set back by up to an hour.
-fn is_over(time: UnixTime, now: UnixTime) -> bool {
+pub(crate) fn is_over(time: UnixTime, now: UnixTime) -> bool {
     time + CLOCK_STEP <= now
 }
 
-/// Checks that the file of revocations in `directory`, if it exists, can be read and is valid.
-pub(super) fn check(directory: &Path) -> Result<(), Fault> {
-    let path = directory.join(FILE_NAME);
-    let locked = directory.join(LOCKED);
-    let news = read_only(&path, &locked, LOCK_WAIT);
-    let news = news.map_err(|error| Fault::cannot("read", &path, &error))?;
-    parse(&path, &news).map(drop)
-}
-
-fn parse(path: &Path, news: &News) -> Result<Vec<Line>, Fault> {
-    let numbered = (news.lines_before + 1..).zip(news.lines());
-    let parsed = numbered.map(|(number, line)| {
-        Line::parse(line).ok_or_else(|| {
-            let problem = "is not a valid revocation record; restore the file, or delete the \
-                           line (its token becomes valid again)";
-            Fault::new(path, problem).at_line(number)
-        })
-    });
-    parsed.collect()
-}
-
-/// Whether this user may open the file, which this process may have open since before its
-/// permissions were changed.
-fn require_readable(path: &Path) -> io::Result<()> {
-    #[cfg(unix)]
-    rustix::fs::access(path, rustix::fs::Access::READ_OK)?;
-    #[cfg(not(unix))]
-    let _ = path;
-    Ok(())
-}
-
-/// Returns the number of lines above which the file is rewritten if `live` rows are in memory.
-pub(super) fn lines_for(live: usize) -> usize {
-    live.saturating_mul(2 * LINES_PER_ROW).saturating_add(MIN_LINES)
-}
-
-/// This release takes the lock of this file, which does not exist, and not the lock of the file of
-/// revocations: that lock shows that an earlier release runs.
-const LOCKED: &str = "revocations.turn";
-const FILE_NAME: &str = "revocations";
 /// The time in seconds for which a row is kept after its token has expired.
 const CLOCK_STEP: u64 = 3600;
-/// As long as the file has at most this many lines, expired rows are no reason to rewrite it.
-const MIN_LINES: usize = 1000;
-/// The lines of a row whose owner is known.
-const LINES_PER_ROW: usize = 2;
-/// The length in bytes of a row whose key is a `jti`, with its owner.
-const ROW_BYTES: usize = 100;

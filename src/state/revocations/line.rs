@@ -10,10 +10,13 @@
 //! form: the 32 bytes of the hash begin with one of three tags, which no SHA-256 does by chance.
 
 use std::fmt::{self, Write as _};
+use std::path::Path;
 
 use base64::Engine as _;
 use base64::engine::general_purpose::URL_SAFE_NO_PAD;
 
+use crate::fault::Fault;
+use crate::fs::shared_log::News;
 use crate::state::revocations::key::{RevocationKey, decode};
 use crate::state::shares::ClientTag;
 use crate::time::UnixTime;
@@ -103,6 +106,19 @@ const CUT_OFF: &[u8; 8] = b"grantd:c";
 const VERSION: &[u8; 8] = b"grantd:v";
 /// The version of the file that this program writes.
 pub(super) const CURRENT: u8 = 2;
+
+/// Parses the lines of the file `path`.
+pub(super) fn parse(path: &Path, news: &News) -> Result<Vec<Line>, Fault> {
+    let numbered = (news.lines_before + 1..).zip(news.lines());
+    let parsed = numbered.map(|(number, line)| {
+        Line::parse(line).ok_or_else(|| {
+            let problem = "is not a valid revocation record; restore the file, or delete the \
+                           line (its token becomes valid again)";
+            Fault::new(path, problem).at_line(number)
+        })
+    });
+    parsed.collect()
+}
 
 #[cfg(test)]
 mod tests {

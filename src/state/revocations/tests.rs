@@ -100,7 +100,7 @@ fn the_file_is_rewritten_when_most_rows_have_expired() {
     assert!(is_revoked(&revocations, 0));
     manual.set((NOW + 60 + 3600).0);
     // Write more lines than the rewrite threshold, which depends on the earlier batches.
-    let enough = ledger::lines_for(7100) as u64 / 2 + 1;
+    let enough = file::lines_for(7100) as u64 / 2 + 1;
     assert!(revoke(&revocations, 7100..enough, NOW + 9000).iter().all(Result::is_ok));
     assert!(revoke(&revocations, enough..enough + 1, NOW + 9000).iter().all(Result::is_ok));
     assert_eq!(revocations.len() as u64, enough + 1 - 3000);

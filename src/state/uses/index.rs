@@ -4,20 +4,29 @@ use std::collections::{BTreeMap, HashSet};
 use std::ops::Range;
 
 use crate::oauth::client_assertion::{MAX_LIFE, SKEW};
-use crate::state::shares::{ClientTag, Shares};
+use crate::state::shares::{ClientTag, Shares, is_used_up};
 use crate::time::UnixTime;
 
 /// A hash of an owner and a `jti`, shortened to 128 bits.
-pub(super) type Key = [u8; 16];
+pub(crate) type Key = [u8; 16];
 
 /// One used assertion or proof.
 #[derive(Clone, Copy, Debug, PartialEq, Eq)]
-pub(super) struct Entry {
-    pub(super) key: Key,
+pub(crate) struct Entry {
+    pub(crate) key: Key,
     /// The client that used it.
-    pub(super) client: ClientTag,
+    pub(crate) client: ClientTag,
     /// Its expiry.
-    pub(super) until: UnixTime,
+    pub(crate) until: UnixTime,
+}
+
+/// Whether an entry can be added.
+#[derive(Clone, Copy, Debug, PartialEq, Eq)]
+pub(crate) enum Room {
+    Free,
+    Full,
+    /// The client holds its share.
+    ShareIsUsedUp,
 }
 
 /// The entries by key and by expiry.
@@ -26,7 +35,7 @@ pub(super) struct Entry {
 /// does not expire later than [`LONGEST_LIFE`] from now. (It does if the clock was ahead when it was
 /// used, and was set back since.) Only live entries count for the limits.
 #[derive(Debug, Default)]
-pub(super) struct Index {
+pub(crate) struct Index {
     keys: HashSet<Key>,
     by_end: BTreeMap<UnixTime, Vec<(Key, ClientTag)>>,
     /// The expiry times of the live entries.
@@ -38,42 +47,32 @@ pub(super) struct Index {
 
 impl Index {
     /// The number of entries.
-    pub(super) fn len(&self) -> usize {
+    pub(crate) fn len(&self) -> usize {
         self.keys.len()
     }
 
-    pub(super) fn contains(&self, key: &Key) -> bool {
+    pub(crate) fn contains(&self, key: &Key) -> bool {
         self.keys.contains(key)
-    }
-
-    /// The number of live entries.
-    pub(super) fn live(&self) -> usize {
-        self.live
-    }
-
-    /// The number of live entries of this client.
-    pub(super) fn held_by(&self, client: ClientTag) -> usize {
-        self.held.of(client)
     }
 
     /// The latest expiry of all dropped entries: what expires at this time or
     /// earlier may have been used.
-    pub(super) fn dropped_until(&self) -> UnixTime {
+    pub(crate) fn dropped_until(&self) -> UnixTime {
         self.dropped_until
     }
 
     /// Notes that another process has dropped entries that expired at this time or earlier.
-    pub(super) fn note_dropped(&mut self, until: UnixTime) {
+    pub(crate) fn note_dropped(&mut self, until: UnixTime) {
         self.dropped_until = self.dropped_until.max(until);
     }
 
-    pub(super) fn entries(&self) -> impl Iterator<Item = Entry> {
+    pub(crate) fn entries(&self) -> impl Iterator<Item = Entry> {
         self.by_end.iter().flat_map(|(&until, entries)| {
             entries.iter().map(move |&(key, client)| Entry { key, client, until })
         })
     }
 
-    pub(super) fn insert(&mut self, Entry { key, client, until }: Entry) {
+    pub(crate) fn insert(&mut self, Entry { key, client, until }: Entry) {
         if self.keys.insert(key) {
             self.by_end.entry(until).or_default().push((key, client));
             if self.window.contains(&until) {
@@ -83,7 +82,7 @@ impl Index {
     }
 
     /// Removes an entry that could not be recorded.
-    pub(super) fn remove(&mut self, Entry { key, client, until }: Entry) {
+    pub(crate) fn remove(&mut self, Entry { key, client, until }: Entry) {
         if !self.keys.remove(&key) {
             return;
         }
@@ -96,7 +95,7 @@ impl Index {
     }
 
     /// Sets the time for which entries are live. It may be set back.
-    pub(super) fn set_time(&mut self, now: UnixTime) {
+    pub(crate) fn set_time(&mut self, now: UnixTime) {
         let new = now + 1..now + (LONGEST_LIFE + 1);
         let old = std::mem::replace(&mut self.window, new.clone());
         for (from, without, is_live) in [(&old, &new, false), (&new, &old, true)] {
@@ -109,7 +108,7 @@ impl Index {
     }
 
     /// Drops the entries that expired at `time` or earlier.
-    pub(super) fn drop_until(&mut self, time: UnixTime) {
+    pub(crate) fn drop_until(&mut self, time: UnixTime) {
         while let Some(first) = self.by_end.first_entry()
             && *first.key() <= time
         {
@@ -124,9 +123,21 @@ impl Index {
         }
     }
 
+    /// Whether an entry of this client can be added at `now` if at most `capacity` can be live. Drops
+    /// entries that have expired if too many are kept.
+    pub(crate) fn room(&mut self, client: ClientTag, capacity: usize, now: UnixTime) -> Room {
+        let free = capacity.saturating_sub(self.live);
+        if is_used_up(self.held.of(client), free, capacity) {
+            return Room::ShareIsUsedUp;
+        }
+        let most = capacity.saturating_mul(KEPT_FOR_EACH_LIVE).max(LEAST_KEPT);
+        self.drop_surplus(most, now);
+        if free == 0 || self.len() >= most { Room::Full } else { Room::Free }
+    }
+
     /// Drops entries that have expired at `now`, the earliest first, until fewer than `limit` are
     /// left or none has expired.
-    pub(super) fn drop_surplus(&mut self, limit: usize, now: UnixTime) {
+    fn drop_surplus(&mut self, limit: usize, now: UnixTime) {
         while self.len() >= limit
             && let Some((&first, _)) = self.by_end.first_key_value()
             && first <= now
@@ -159,6 +170,11 @@ impl Index {
 /// use.
 const LONGEST_LIFE: u64 = MAX_LIFE + SKEW;
 
+/// The number of entries that are kept for each one that may be live.
+const KEPT_FOR_EACH_LIVE: usize = 5;
+/// The number of entries that are kept even if fewer may be live.
+const LEAST_KEPT: usize = 10_000;
+
 #[cfg(test)]
 mod tests {
     use super::*;
@@ -177,7 +193,7 @@ mod tests {
         index.insert(entry(2, 1, NOW + 310));
         index.insert(entry(3, 2, NOW + 60));
         index.insert(entry(3, 2, NOW + 60));
-        let counts = |index: &Index| (index.live(), index.held_by([1; 8]), index.held_by([2; 8]));
+        let counts = |index: &Index| (index.live, index.held.of([1; 8]), index.held.of([2; 8]));
         assert_eq!(counts(&index), (3, 2, 1));
         for (now, expected) in [
             (NOW + 59, (3, 2, 1)),
@@ -209,7 +225,7 @@ mod tests {
         index.drop_until(NOW);
         assert_eq!((index.len(), index.dropped_until()), (5, UnixTime(0)));
         index.drop_until(NOW + 2);
-        assert_eq!((index.len(), index.live(), index.dropped_until()), (3, 3, NOW + 2));
+        assert_eq!((index.len(), index.live, index.dropped_until()), (3, 3, NOW + 2));
         // What has not expired is no surplus.
         index.drop_surplus(1, NOW + 3);
         assert_eq!((index.len(), index.dropped_until()), (2, NOW + 3));

@@ -30,12 +30,12 @@ use tracing::{error, info, warn};
 use crate::clock::Clock;
 use crate::fault::Fault;
 use crate::fs::shared_log::{News, SharedLog};
-use crate::fs::whole_file::{self, Lock};
+use crate::fs::whole_file::Lock;
 use crate::oauth::client_assertion::SKEW;
 use crate::state::earlier_release::{left_lock, none_has_begun};
 use crate::state::group_commit::{Commit, LOCK_WAIT, Waiting};
-use crate::state::shares::is_used_up;
-use crate::state::uses::index::{Entry, Index};
+use crate::state::uses::index::{Entry, Index, Room};
+use crate::state::uses::single_use::{Use, UseError, Wish};
 use crate::telemetry::once_a_second::OnceASecond;
 use crate::time::UnixTime;
 
@@ -57,30 +57,6 @@ pub(super) struct Record {
     complaints: OnceASecond,
     /// Why the last use could not be recorded, or the next one cannot.
     unrecorded: Arc<Mutex<Option<String>>>,
-}
-
-/// A use that a request wants to record.
-#[derive(Clone, Copy, Debug)]
-pub(super) struct Use {
-    pub(super) entry: Entry,
-    pub(super) signed_at: UnixTime,
-}
-
-/// The reason why a use of an assertion or proof is refused.
-#[derive(Clone, Copy, Debug, PartialEq, Eq)]
-pub enum UseError {
-    /// It was signed before the record began, and may have been used then.
-    BeforeRecord,
-    /// Its entry may have been dropped, and it may have been used.
-    Forgotten,
-    /// The record is full.
-    Full,
-    /// The use could not be written to the file, or not in time.
-    NotRecorded,
-    /// The client holds its share of the record.
-    Share,
-    /// It was used before.
-    Used,
 }
 
 impl Record {
@@ -108,10 +84,13 @@ impl Record {
 
     /// Notes whether uses can be recorded.
     pub(super) fn note(&self, seen: Result<(), &io::Error>) {
-        *self.unrecorded.lock() = seen.err().map(|error| match error.get_ref() {
-            // It names the file itself.
-            Some(fault) if fault.is::<Fault>() => fault.to_string(),
-            _ => Fault::cannot("written", self.log.path(), error).to_string(),
+        *self.unrecorded.lock() = seen.err().map(|error| {
+            let fault = match error.get_ref() {
+                // It names the file itself.
+                Some(fault) if fault.is::<Fault>() => fault.to_string(),
+                _ => Fault::cannot("written", self.log.path(), error).to_string(),
+            };
+            format!("{fault}; check free space and access")
         });
     }
 
@@ -119,7 +98,7 @@ impl Record {
     fn look(&mut self) {
         let had_fault = self.unrecorded.lock().is_some();
         let seen = if had_fault {
-            self.take().and_then(|_lock| whole_file::try_beside(self.log.path()))
+            self.take().and_then(|_lock| self.log.try_write())
         } else {
             self.log.try_open()
         };
@@ -255,19 +234,14 @@ impl Record {
         if until <= self.index.dropped_until() {
             return Err(UseError::Forgotten);
         }
-        let free = self.capacity.saturating_sub(self.index.live());
-        if is_used_up(self.index.held_by(client), free, self.capacity) {
-            return Err(UseError::Share);
+        match self.index.room(client, self.capacity, now) {
+            Room::Free => Ok(()),
+            Room::Full => Err(UseError::Full),
+            Room::ShareIsUsedUp => Err(UseError::Share),
         }
-        let most = self.capacity.saturating_mul(KEPT_FOR_EACH_LIVE).max(LEAST_KEPT);
-        self.index.drop_surplus(most, now);
-        if free == 0 || self.index.len() >= most {
-            return Err(UseError::Full);
-        }
-        Ok(())
     }
 
-    fn record(&mut self, waiting: Vec<Waiting<Self>>) {
+    fn record(&mut self, waiting: Vec<Wish>) {
         let now = self.clock.now();
         self.index.drop_until(now - CLOCK_STEP);
         self.index.set_time(now);
@@ -295,10 +269,15 @@ impl Record {
         let lost = accepted.split_off(written);
         accepted.into_iter().for_each(|waiting| waiting.answer(Ok(())));
         lost.into_iter().for_each(|lost| self.index.remove(lost.job.entry));
-        self.note(result.as_ref().copied());
-        if let Err(error) = result {
-            self.complain(&error);
-            self.log.forget();
+        match &result {
+            Ok(()) if self.unrecorded.lock().is_none() => {}
+            // This process may have had the file open since before its permissions were changed.
+            Ok(()) => self.note(self.log.try_open().as_ref().copied()),
+            Err(error) => {
+                self.note(Err(error));
+                self.complain(error);
+                self.log.forget();
+            }
         }
     }
 
@@ -339,11 +318,8 @@ impl Record {
     }
 }
 
-impl Commit for Record {
-    type Job = Use;
-    type Answer = Result<(), UseError>;
-
-    fn turn(&mut self, waiting: Vec<Waiting<Self>>) {
+impl Commit<Use, Result<(), UseError>> for Record {
+    fn turn(&mut self, waiting: Vec<Wish>) {
         if waiting.is_empty() {
             self.look();
             return;
@@ -428,10 +404,6 @@ const UNKNOWN_BOOT: &str = "-";
 /// The time in seconds for which an entry is kept after its expiry: if the clock is set back by up
 /// to an hour, nothing that is signed then is taken for something that was dropped.
 const CLOCK_STEP: u64 = 3600;
-/// The number of entries that are kept for each one that may be live.
-const KEPT_FOR_EACH_LIVE: usize = 5;
-/// The number of entries that are kept even if fewer may be live.
-const LEAST_KEPT: usize = 10_000;
 /// As long as the file has at most this many lines, dropped entries are no reason to rewrite it.
 const MIN_LINES: usize = 1000;
 /// The length in bytes of a line, including the line break.

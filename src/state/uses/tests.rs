@@ -8,6 +8,8 @@ use super::*;
 use crate::clock::ManualClock;
 use crate::fs::whole_file;
 use crate::state::group_commit::{Commit as _, Waiting};
+use crate::state::uses::index::Key;
+use crate::time::UnixTime;
 
 const NOW: UnixTime = UnixTime(1_790_000_000);
 /// A time by which what is signed is known to a record that began at [`NOW`].

@@ -33,6 +33,23 @@ token() {
         --data-urlencode "client_secret=$(secret)" "$@"
 }
 url=https://auth.example.com/connect/token
+of_client() {
+    ask --fail-with-body -d client_id=reporting --data-urlencode "client_secret=$(secret)" "$@"
+}
+# Keeps a new token in a file, revokes it, and asks for its state.
+keep() { token $url | sed 's/.*"access_token":"\([^"]*\).*/\1/' >"$1"; }
+revoke() { of_client -d "token=$(cat "$1")" https://auth.example.com/connect/revocation; }
+is_active() {
+    of_client -d "token=$(cat "$1")" https://auth.example.com/connect/introspect >/root/answer
+    grep -q '"active":true' /root/answer
+}
+# `!` would not end the script.
+fails() { if "$@"; then return 1; fi; }
+is_version() {
+    [ "$(version)" = "ii $1-1" ]
+    [ "$(grantd --version)" = "grantd $1" ]
+    curl --silent http://127.0.0.1:8081/metrics | grep -Fx "grantd_build_info{version=\"$1\"} 1"
+}
 version() { dpkg-query --show --showformat '${db:Status-Abbrev}${Version}\n' grantd; }
 succeeded() { cat /run/load.* | grep -c '^200$'; }
 "#;
@@ -42,16 +59,21 @@ const INSTALLED: &str = r#"
 token $url >/root/token
 grep -q '^{"access_token":"ey' /root/token
 ask https://auth.example.com/.well-known/jwks.json >/root/keys.json
-[ "$(version)" = "ii 0.1.0-1" ]
+is_version $old
+for number in 1 2 3; do keep /root/token.$number; done
+revoke /root/token.1
+fails is_active /root/token.1
+is_active /root/token.2
+cp /etc/grantd/clients.json /root/clients.json
 [ "$(stat -c '%U:%G %a' /etc/grantd/clients.json /var/lib/grantd/keys /run/grantd/grantd.sock | xargs)" = \
     "root:grantd 640 grantd:grantd 700 root:www-data 660" ]
 ls /etc/systemd/system/multi-user.target.wants/grantd.service \
     /etc/systemd/system/sockets.target.wants/grantd.socket
 [ "$(grantd check --config /etc/grantd/grantd.toml | tail -n 1)" = "ok: clients: 1, keys: 1" ]
-! grep demo-client /etc/grantd/clients.json
+fails grep demo-client /etc/grantd/clients.json
 for file in man/man1/grantd.1.gz man/man1/grantd-client-rotate-secret.1.gz \
     bash-completion/completions/grantd zsh/vendor-completions/_grantd \
-    fish/vendor_completions.d/grantd.fish doc/grantd/copyright; do
+    fish/vendor_completions.d/grantd.fish doc/grantd/copyright doc/grantd/THIRD-PARTY-NOTICES; do
     [ -s /usr/share/$file ]
 done
 [ "$(xargs </var/lib/dpkg/info/grantd.conffiles)" = \
@@ -80,11 +102,20 @@ for _ in {1..300}; do [ "$(succeeded)" -gt $((before + 20)) ] && break || sleep 
 [ "$(succeeded)" -gt $((before + 20)) ]
 "#;
 
+/// The next version serves. It knows what the old version has revoked, and itself revokes a token.
+const UPGRADED: &str = r#"
+is_version $new
+fails is_active /root/token.1
+is_active /root/token.2
+revoke /root/token.2
+fails is_active /root/token.2
+is_active /root/token.3
+"#;
+
 /// A faulty configuration: the upgrade ends well, says what is wrong, and leaves the service alone.
 const FAULTY: &str = r#"
-[ "$(version)" = "ii 0.1.0-2" ]
 sed -i 's/^issuer = /isuer = /' /etc/grantd/grantd.toml
-apt-get install --reinstall ./grantd_0.1.0-2_amd64.deb >/root/apt.log 2>&1
+apt-get install --reinstall ./grantd_$new-1_amd64.deb >/root/apt.log 2>&1
 grep -A 4 '^grantd: the service was not restarted' /root/apt.log
 grep -q 'grantd.toml.*isuer' /root/apt.log
 [ "$(cat /run/grantd.pid)" = "$(cat /root/pid)" ]
@@ -93,9 +124,14 @@ sed -i 's/^isuer = /issuer = /' /etc/grantd/grantd.toml
 echo '# changed here' >>/etc/grantd/grantd.toml
 "#;
 
-/// After the rollback: no request has failed, and all files are those from before.
+/// After the rollback: no request has failed, and all files are those from before. The old version
+/// knows what the next one has revoked.
 const SAME: &str = r#"
-[ "$(version)" = "ii 0.1.0-1" ]
+is_version $old
+fails is_active /root/token.1
+fails is_active /root/token.2
+is_active /root/token.3
+cmp /root/clients.json /etc/grantd/clients.json
 rm /run/load
 wait
 sort /run/load.* | uniq -c
@@ -105,42 +141,54 @@ grep -q '^# changed here' /etc/grantd/grantd.toml
 "#;
 
 const REMOVED: &str = r#"
-[ "$(version)" = "rc 0.1.0-1" ]
+[ "$(version)" = "rc $old-1" ]
 [ ! -e /usr/bin/grantd ]
 [ ! -e /run/grantd/grantd.sock ]
-! kill -0 "$(cat /root/pid)" 2>/dev/null
+fails kill -0 "$(cat /root/pid)" 2>/dev/null
 ls /var/lib/grantd/keys/*.pem /etc/grantd/clients.json /etc/grantd/grantd.toml
 # Installed again, it is the same server.
-apt-get install ./grantd_0.1.0-2_amd64.deb
+apt-get install ./grantd_$new-1_amd64.deb
+is_version $new
 token $url >/dev/null
 ask https://auth.example.com/.well-known/jwks.json | cmp - /root/keys.json
+fails is_active /root/token.2
+is_active /root/token.3
 "#;
 
 /// The user and what the operator has put elsewhere stay; nothing else does.
 const PURGED: &str = r#"
-! dpkg -s grantd >/dev/null 2>&1
+fails dpkg -s grantd >/dev/null 2>&1
 getent passwd grantd
 find / -xdev -name '*grantd*' -not -path '/source/*' -not -path '/run/*' -not -path '/etc/nginx/*' \
-    -not -path '/var/log/*' -not -name 'grantd_0.1.0-*.deb' >/root/left
+    -not -path '/var/log/*' -not -name 'grantd_*_amd64.deb' >/root/left
 cat /root/left
 [ ! -s /root/left ]
 "#;
+
+/// The version whose package upgrades this one: packaging/test-deb builds its program.
+fn next_version() -> String {
+    let (start, patch) = env!("CARGO_PKG_VERSION").rsplit_once('.').unwrap();
+    format!("{start}.{}", patch.parse::<u32>().unwrap() + 1)
+}
 
 #[test]
 #[ignore = "needs cargo-deb: packaging/test-deb runs it"]
 fn the_package_is_installed_upgraded_rolled_back_removed_and_purged() {
     let here = Path::new(env!("CARGO_MANIFEST_DIR"));
-    let program =
-        env::var("GRANTD_PACKAGED").unwrap_or_else(|_| env!("CARGO_BIN_EXE_grantd").to_owned());
     let root = debian(&needed());
     let work = TempDir::new().unwrap();
     let source = work.path().join("source");
     fs::create_dir_all(source.join("steps")).unwrap();
     fs::copy(Path::new(HERE).join("systemctl"), source.join("systemctl")).unwrap();
-    for revision in ["1", "2"] {
-        let mut make = Command::new(here.join("packaging/deb"));
-        let made = succeed(make.args(["--revision", revision, program.as_str()]));
+    let (old, new) = (env!("CARGO_PKG_VERSION"), next_version());
+    for (program, version) in [("GRANTD_PACKAGED", old), ("GRANTD_NEXT", &new)] {
+        let program = env::var(program).expect("packaging/test-deb names the two programs");
+        let made = succeed(Command::new(here.join("packaging/deb")).arg(program));
         let made = Path::new(made.trim());
+        assert_eq!(
+            made.file_name().unwrap().to_str().unwrap(),
+            format!("grantd_{version}-1_amd64.deb")
+        );
         fs::copy(here.join(made), source.join(made.file_name().unwrap())).unwrap();
     }
 
@@ -165,6 +213,7 @@ fn the_package_is_installed_upgraded_rolled_back_removed_and_purged() {
         LOAD,
         upgrade,
         REPLACED,
+        UPGRADED,
         FAULTY,
         roll_back,
         REPLACED,
@@ -176,7 +225,8 @@ fn the_package_is_installed_upgraded_rolled_back_removed_and_purged() {
     ];
     for (number, step) in steps.iter().enumerate() {
         let tools = if number == 0 { "" } else { TOOLS };
-        fs::write(source.join(format!("steps/{number:02}")), format!("{tools}{step}")).unwrap();
+        let step = format!("old={old} new={new}\n{tools}{step}");
+        fs::write(source.join(format!("steps/{number:02}")), step).unwrap();
     }
     let mut follow = as_root(Path::new(HERE).join("follow"));
     let printed = succeed(follow.arg(&root).arg(work.path()));

@@ -92,6 +92,7 @@ await withBrowser(async (browser) => {
   await page.route(/token$/, () => {});
   await page.evaluate(() => {
     const timeout = AbortSignal.timeout.bind(AbortSignal);
+    globalThis.timeout = timeout;
     AbortSignal.timeout = (limit) => {
       globalThis.limit = limit;
       return timeout(1);
@@ -102,6 +103,43 @@ await withBrowser(async (browser) => {
   await page.waitForSelector("#problem:not([hidden])");
   assert.match(await page.innerText("#problem"), /^No token\s+The answer did not arrive within 30 s/);
   assert.equal(await page.evaluate(() => globalThis.limit), 30_000);
+
+  // Nor does the page wait for ever for the key set, or for the OpenAPI document.
+  await page.unroute(/token$/);
+  await page.route(/jwks$/, () => {});
+  await page.evaluate(() => {
+    const limits = [];
+    AbortSignal.timeout = (limit) => globalThis.timeout(limits.push(limit) === 1 ? limit : 1);
+  });
+  await fill(page, ...GOOD);
+  await page.click("#request-token");
+  await page.waitForSelector("#verification[data-state=unknown]");
+  await page.route(/openapi\.json$/, () => {});
+  await page.addInitScript(() => {
+    const timeout = AbortSignal.timeout.bind(AbortSignal);
+    AbortSignal.timeout = () => timeout(1);
+  });
+  await page.reload();
+  await page.waitForSelector("#broken:not([hidden])");
+  assert.match(await page.innerText("#broken"), /cannot read openapi\.json/);
+});
+
+// URL libraries remove a segment of dots from a path, so such a scope is in the query.
+await withBrowser(async (browser) => {
+  const { page } = await visit(browser);
+  await choose(page, "firstvision: GET /v1/getAccessToken", "scope in the path");
+  for (const [scope, isOff, target] of [
+    ["..", true, "/v1/getAccessToken?scope=.."],
+    [".", true, "/v1/getAccessToken?scope=."],
+    ["a..b", false, "/v1/getAccessToken/a..b"],
+    ["a/../b", false, "/v1/getAccessToken/a%2F..%2Fb"],
+  ]) {
+    await fill(page, ID, SECRET, scope);
+    assert.equal(await page.isDisabled("#request-token"), isOff, scope);
+    assert.equal((await page.innerText("#unavailable")).includes("dots"), isOff, scope);
+    const code = await page.textContent("#snippet");
+    assert.ok(code.includes(`${base}${target}'`), code);
+  }
 });
 
 // Sends the request, and asserts that the page explains its refusal. Returns the explanation.

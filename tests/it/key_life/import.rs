@@ -56,8 +56,8 @@ fn import_refuses_what_the_server_would_not_load() {
         (pem.replace("PRIVATE KEY", "RSA PRIVATE KEY"), "is not an unencrypted PKCS#8 private key"),
         (pem[..pem.len() / 2].to_owned(), "is not an unencrypted PKCS#8 private key"),
         ("hunter2\n".to_owned(), "is not an unencrypted PKCS#8 private key in PEM"),
-        (crate::cli::SHORT_KEY.to_owned(), "is not a usable RSA key of 2048 to 4096 bits"),
-        (crate::cli::CURVE_KEY.to_owned(), "is not a usable RSA key of 2048 to 4096 bits"),
+        (crate::cli_faults::SHORT_KEY.to_owned(), "is not a usable RSA key of 2048 to 4096 bits"),
+        (crate::cli_faults::CURVE_KEY.to_owned(), "is not a usable RSA key of 2048 to 4096 bits"),
         (pem.clone(), "already"),
     ] {
         set_mode(&home.write("a.pem", &text), 0o600);

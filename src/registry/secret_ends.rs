@@ -1,18 +1,16 @@
 //! Counts the clients whose last secret expires soon, so that operators can be warned.
 
 use crate::oauth::client::{AuthMethod, Client};
-use crate::registry::clients::Registry;
 use crate::time::UnixTime;
 
 /// For each client, the time at which its last secret expires. The times are sorted. A client is
 /// included only if it is enabled, authenticates with a secret, and all its secrets have an expiry.
-#[derive(Debug)]
+#[derive(Debug, Default)]
 pub struct SecretEnds(Box<[UnixTime]>);
 
 impl SecretEnds {
-    /// Computes the times of all `clients`.
-    pub fn of(clients: &Registry) -> Self {
-        let mut ends: Vec<_> = clients.iter().filter_map(last_end).collect();
+    /// Creates the list from the [`last_end`] of each client.
+    pub fn new(mut ends: Vec<UnixTime>) -> Self {
         ends.sort_unstable();
         Self(ends.into())
     }
@@ -74,10 +72,10 @@ mod tests {
             ),
         ];
         let text = json!({ "clients": clients }).to_string();
-        let ends = SecretEnds::of(&client_file::parse(Path::new("clients.json"), &text).unwrap());
+        let clients = client_file::parse(Path::new("clients.json"), &text).unwrap();
         for (time, count) in [(0, 0), (19, 0), (20, 1), (99, 1), (100, 2), (300, 3), (u64::MAX, 3)]
         {
-            assert_eq!(ends.before(UnixTime(time)), count, "{time}");
+            assert_eq!(clients.ended_secrets(UnixTime(time)), count, "{time}");
         }
     }
 }

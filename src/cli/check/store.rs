@@ -1,0 +1,63 @@
+//! Checks a store in PostgreSQL.
+
+use crate::cli::addresses;
+use crate::cli::check::{Loaded, files};
+use crate::cli::error::CliError;
+use crate::cli::settings::database;
+use crate::config::Config;
+use crate::fault::Fault;
+use crate::keys::key_store::StoredKeys;
+use crate::random::Random;
+use crate::registry::client_file;
+use crate::server::judge;
+use crate::snapshot::files::admin_token;
+use crate::snapshot::lifetimes::Recorded;
+use crate::store::postgres::client_document;
+use crate::store::postgres::database::BULK_LIMIT;
+use crate::store::postgres::keys::KeyRows;
+use crate::store::postgres::seal::MasterKeys;
+
+/// Reads the store and determines the issuer's URL. The error lists every fault that would keep
+/// `serve` from starting, and those of entries of clients, which `serve` would leave out.
+pub(super) fn load(config: &Config) -> Result<Loaded, CliError> {
+    let mut problems = addresses::check(config);
+    let state = &config.startup.state;
+    let faults = [
+        Recorded::read(state).map(drop),
+        Recorded::check_lock(state),
+        admin_token(&config.live).map(drop),
+    ];
+    problems.extend(faults.into_iter().filter_map(Result::err).map(|fault| fault.to_string()));
+    problems.extend(files::unwritable(config, false).iter().map(ToString::to_string));
+
+    let master_keys = MasterKeys::load(&config.startup.store).map_err(|fault| {
+        problems.push(fault.to_string());
+    });
+    let mut database = database(config).map_err(|error| {
+        problems.push(error.0);
+    });
+    let (Ok(database), Ok(master_keys)) = (&mut database, master_keys) else {
+        return Err(CliError(problems.join("\n")));
+    };
+    let (text, keys) = database.reading(BULK_LIMIT, |transaction| {
+        let text = client_document::read_all(transaction)?;
+        let random = Random::system();
+        let keys = StoredKeys::read(&mut KeyRows::new(transaction, &master_keys, &random));
+        Ok::<_, Vec<Fault>>((text, keys))
+    })?;
+    problems.extend(keys.faults.iter().map(ToString::to_string));
+    let name = database.name().to_owned();
+    let clients = client_file::parse(&name, &text).map_err(|faults| {
+        problems.extend(faults.iter().map(ToString::to_string));
+    });
+    let clients = clients.unwrap_or_default();
+    let issuer = judge(config, &clients).map_err(|errors| {
+        problems.extend(errors.into_iter().map(|error| CliError::from(error).0));
+    });
+    match issuer {
+        Ok(issuer) if problems.is_empty() => {
+            Ok(Loaded { name, text, clients, keys: keys.keys.len(), issuer })
+        }
+        _ => Err(CliError(problems.join("\n"))),
+    }
+}

@@ -1,0 +1,43 @@
+//! The flags of the commands of the store.
+
+use std::path::PathBuf;
+
+use clap::{Args, ValueHint};
+
+use crate::cli::error::CliError;
+use crate::cli::settings::{ServeArgs, StoreArg};
+use crate::clock::Clock;
+use crate::config::StoreSettings;
+use crate::store::postgres::database::Database;
+
+#[derive(Args, Debug)]
+pub(in crate::cli) struct StoreArgs {
+    #[command(flatten)]
+    store: StoreArg,
+    /// Configuration file (TOML), which may set the URL, the master key file and the certificate
+    /// authorities.
+    #[arg(long, value_name = "FILE", env = "GRANTD_CONFIG")]
+    config: Option<PathBuf>,
+}
+
+#[derive(Args, Debug)]
+pub(in crate::cli) struct FilesArg {
+    /// Client registry.
+    #[arg(long, value_name = "FILE", value_hint = ValueHint::FilePath)]
+    pub(super) clients: PathBuf,
+    /// Directory of signing keys.
+    #[arg(long, value_name = "DIRECTORY", value_hint = ValueHint::DirPath)]
+    pub(super) keys: PathBuf,
+}
+
+impl StoreArgs {
+    /// Connects to the store. Returns its settings, too.
+    pub(super) fn connect(self) -> Result<(StoreSettings, Database), CliError> {
+        let Self { store, config } = self;
+        let settings =
+            ServeArgs { store_url: store.url, config, ..ServeArgs::default() }.resolve()?;
+        let settings = settings.startup.store;
+        let database = Database::connect(&settings, &Clock::system())?;
+        Ok((settings, database))
+    }
+}

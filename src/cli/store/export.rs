@@ -1,0 +1,93 @@
+//! `grantd store export`.
+
+use std::io::ErrorKind;
+use std::path::{Path, PathBuf};
+
+use serde_json::json;
+
+use crate::cli::error::CliError;
+use crate::cli::output::print;
+use crate::cli::store::arguments::{FilesArg, StoreArgs};
+use crate::fault::Fault;
+use crate::fs::whole_file;
+use crate::registry::client_file;
+use crate::store::postgres::schema;
+use crate::store::postgres::seal::MasterKeys;
+use crate::store::postgres::transfer::{self, Contents};
+
+pub(super) fn export(store: StoreArgs, files: &FilesArg) -> Result<(), CliError> {
+    let FilesArg { clients: registry, keys: directory } = files;
+    require_new(registry, directory)?;
+    let (settings, mut database) = store.connect()?;
+    let master_keys = MasterKeys::load(&settings)?;
+    schema::require(&mut database)?;
+    let Contents { clients, keys } = transfer::export(&mut database, &master_keys)?;
+    let entries: Vec<_> = clients.iter().map(|(_, entry)| entry.as_str()).collect();
+    let text = client_file::append_entries(registry, None, &entries)?;
+    let mut written = Written::default();
+    written.create_directory(directory)?;
+    for (key_id, document) in &keys {
+        written.create(directory.join(format!("{key_id}.pem")), document.as_bytes())?;
+    }
+    // The registry is the last file: if it is there, the export is complete.
+    written.create(registry.clone(), text.as_bytes())?;
+    written.keep();
+    print(json!({ "store": database.name(), "clients": clients.len(), "keys": keys.len() }))
+}
+
+/// Refuses to write where files are already.
+fn require_new(registry: &Path, directory: &Path) -> Result<(), Fault> {
+    let problem = "exists already: export to a new place";
+    if registry.symlink_metadata().is_ok() {
+        return Err(Fault::new(registry, problem));
+    }
+    match std::fs::read_dir(directory) {
+        Ok(mut entries) => match entries.next() {
+            Some(_) => Err(Fault::new(directory, "is not empty: export to a new directory")),
+            None => Ok(()),
+        },
+        Err(error) if error.kind() == ErrorKind::NotFound => Ok(()),
+        Err(error) => Err(Fault::cannot("read", directory, &error)),
+    }
+}
+
+/// What was written, and is removed again unless all of it is.
+#[derive(Default)]
+struct Written {
+    files: Vec<PathBuf>,
+    directory: Option<PathBuf>,
+}
+
+impl Written {
+    fn create_directory(&mut self, directory: &Path) -> Result<(), Fault> {
+        let is_new = !directory.exists();
+        whole_file::create_directory(directory)
+            .map_err(|error| Fault::cannot("created", directory, &error))?;
+        self.directory = is_new.then(|| directory.to_owned());
+        Ok(())
+    }
+
+    fn create(&mut self, file: PathBuf, contents: &[u8]) -> Result<(), Fault> {
+        whole_file::create(&file, contents)
+            .map_err(|error| Fault::cannot("written", &file, &error))?;
+        self.files.push(file);
+        Ok(())
+    }
+
+    fn keep(mut self) {
+        self.files.clear();
+        self.directory = None;
+    }
+}
+
+impl Drop for Written {
+    fn drop(&mut self) {
+        // The error that is reported is the one that ended the export.
+        for file in &self.files {
+            let _ = std::fs::remove_file(file);
+        }
+        if let Some(directory) = &self.directory {
+            let _ = std::fs::remove_dir(directory);
+        }
+    }
+}

@@ -1,0 +1,72 @@
+//! `grantd store import`.
+
+use std::path::Path;
+
+use serde_json::{Map, Value, json};
+use zeroize::Zeroizing;
+
+use crate::cli::error::CliError;
+use crate::cli::output::print;
+use crate::cli::store::arguments::{FilesArg, StoreArgs};
+use crate::fault::Fault;
+use crate::fs::whole_file;
+use crate::keys::directory::KeyDirectory;
+use crate::keys::key_file;
+use crate::keys::key_store::StoredKeys;
+use crate::random::Random;
+use crate::registry::client_file::{self, edit};
+use crate::store::postgres::schema;
+use crate::store::postgres::seal::MasterKeys;
+use crate::store::postgres::transfer::{self, Contents, Imported};
+
+pub(super) fn import(store: StoreArgs, files: &FilesArg) -> Result<(), CliError> {
+    let FilesArg { clients, keys } = files;
+    // Nobody may change the files while they are copied.
+    let _registry =
+        whole_file::lock(clients).map_err(|it| Fault::cannot("locked", clients, &it))?;
+    let _keys =
+        whole_file::lock_directory(keys).map_err(|it| Fault::cannot("locked", keys, &it))?;
+    let contents = Contents { clients: read_clients(clients)?, keys: read_keys(keys)? };
+    let (settings, mut database) = store.connect()?;
+    let master_keys = MasterKeys::load(&settings)?;
+    schema::require(&mut database)?;
+    let done = transfer::import(&mut database, &contents, &master_keys, &Random::system())?;
+    print(json!({
+        "store": database.name(), "clients": contents.clients.len(), "keys": contents.keys.len(),
+        "imported": done == Imported::All,
+    }))
+}
+
+/// Reads the entry of each client, in the order of the file.
+fn read_clients(file: &Path) -> Result<Vec<(String, String)>, Vec<Fault>> {
+    let text = client_file::read(file)?;
+    client_file::parse(file, &text)?;
+    let fault = |error: serde_json::Error| Fault::new(file, error.to_string());
+    let mut clients = Vec::new();
+    for entry in edit::entries(&text).map_err(fault)? {
+        // An entry without an id is a fault, which was found before.
+        let Some(id) = edit::id_of(entry) else { continue };
+        clients.push((id.into_owned(), with_own_keys(file, entry)?));
+    }
+    Ok(clients)
+}
+
+/// Returns the entry with the keys of the file that its `jwks` names: the servers that share the
+/// store do not share a file.
+fn with_own_keys(file: &Path, entry: &str) -> Result<String, Fault> {
+    let fault = |error: serde_json::Error| Fault::new(file, error.to_string());
+    let members: Map<String, Value> = serde_json::from_str(entry).map_err(fault)?;
+    let Some(Value::String(name)) = members.get("jwks") else { return Ok(entry.to_owned()) };
+    let key_file = file.parent().unwrap_or_else(|| Path::new("")).join(name);
+    let (text, _) = client_file::read_key_set(&key_file)?;
+    let keys = serde_json::from_str(&text).map_err(fault)?;
+    edit::with_fields(entry, &Map::from_iter([("jwks".to_owned(), keys)]), &[]).map_err(fault)
+}
+
+/// Reads the text of each key file, with the `kid` of its key.
+fn read_keys(directory: &Path) -> Result<Vec<(String, Zeroizing<String>)>, Vec<Fault>> {
+    let keys = StoredKeys::read(&mut KeyDirectory::new(directory)).all()?;
+    let read =
+        keys.into_iter().map(|(file, key)| Ok((key.key_id().to_owned(), key_file::read(&file)?)));
+    read.collect()
+}

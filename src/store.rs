@@ -1,0 +1,3 @@
+//! The store in a database, which several servers share.
+
+pub mod postgres;

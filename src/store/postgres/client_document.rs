@@ -1,0 +1,114 @@
+//! Clients as the text of a registry document, so that the commands that edit `clients.json` edit
+//! the rows of the database as well.
+
+use std::collections::{HashMap, HashSet};
+use std::path::Path;
+
+use crate::fault::Fault;
+use crate::registry::client_file::{self, edit};
+use crate::store::postgres::database::{Parameter, Transaction, Type};
+use crate::store::postgres::failure::Failure;
+
+/// Reads the clients with these `ids`.
+///
+/// # Errors
+///
+/// The [`Failure`].
+pub fn read_some(transaction: &mut Transaction<'_>, ids: &[&str]) -> Result<String, Failure> {
+    let sql = "select entry from grantd.client where client_id = any($1) order by position";
+    document(transaction, sql, &[(&ids, Type::TEXT_ARRAY)])
+}
+
+/// Waits for other commands that change clients, and keeps them from it until the transaction ends.
+/// Then reads the clients with these `ids`.
+///
+/// # Errors
+///
+/// The [`Failure`].
+pub fn lock(transaction: &mut Transaction<'_>, ids: &[&str]) -> Result<String, Failure> {
+    transaction.query("select pg_advisory_xact_lock($1)", &[(&LOCK, Type::INT8)])?;
+    read_some(transaction, ids)
+}
+
+/// Reads all clients, in the order in which they were registered.
+///
+/// # Errors
+///
+/// The [`Failure`].
+pub fn read_all(transaction: &mut Transaction<'_>) -> Result<String, Failure> {
+    document(transaction, "select entry from grantd.client order by position", &[])
+}
+
+fn document(
+    transaction: &mut Transaction<'_>,
+    sql: &str,
+    parameters: &[Parameter<'_>],
+) -> Result<String, Failure> {
+    let mut document = String::from("{\n  \"clients\": [");
+    let mut comma = "";
+    transaction.for_each(sql, parameters, |row| {
+        document.extend([comma, "\n    ", row.get::<&str>(0)?]);
+        comma = ",";
+        Ok(())
+    })?;
+    document.push_str(if comma.is_empty() { "]\n}\n" } else { "\n  ]\n}\n" });
+    Ok(document)
+}
+
+/// Makes the rows of the document `old` those of the document `new`.
+///
+/// # Errors
+///
+/// All [`Fault`]s. It is a fault if a client's `jwks` is a path: the file would have to be on the
+/// machine of every server.
+pub fn write(transaction: &mut Transaction<'_>, old: &str, new: &str) -> Result<(), Vec<Fault>> {
+    let before: HashMap<_, _> = entries(transaction.store(), old)?.into_iter().collect();
+    let mut after = entries(transaction.store(), new)?;
+    let left: HashSet<_> = after.iter().map(|(id, _)| id.clone()).collect();
+    let removed: Vec<_> = before.keys().filter(|id| !left.contains(*id)).collect();
+    after.retain(|(id, entry)| before.get(id) != Some(entry));
+    let has_path = after.iter().find(|(_, entry)| client_file::names_key_file(entry));
+    if let Some((id, _)) = has_path {
+        let problem = format!(
+            "client {id}: must be a key set, not the path of a file, which every server would \
+             need: `grantd client update --jwks` stores what the file holds"
+        );
+        return Err(Fault::new(transaction.store(), problem).in_field("jwks").into());
+    }
+    if !removed.is_empty() {
+        let sql = "delete from grantd.client where client_id = any($1)";
+        transaction.query(sql, &[(&removed, Type::TEXT_ARRAY)])?;
+    }
+    let (changed, added): (Vec<_>, Vec<_>) =
+        after.into_iter().partition(|(id, _)| before.contains_key(id));
+    put(transaction, UPDATE, &changed)?;
+    put(transaction, INSERT, &added)?;
+    Ok(())
+}
+
+fn put(
+    transaction: &mut Transaction<'_>,
+    sql: &str,
+    entries: &[(String, &str)],
+) -> Result<(), Failure> {
+    for part in entries.chunks(ROWS) {
+        let (ids, entries): (Vec<_>, Vec<_>) = part.iter().map(|(id, entry)| (id, *entry)).unzip();
+        transaction.query(sql, &[(&ids, Type::TEXT_ARRAY), (&entries, Type::TEXT_ARRAY)])?;
+    }
+    Ok(())
+}
+
+/// The id and the text of each entry of a document.
+fn entries<'t>(store: &Path, document: &'t str) -> Result<Vec<(String, &'t str)>, Fault> {
+    let fault = |error: serde_json::Error| Fault::new(store, error.to_string());
+    let entries = edit::entries(document).map_err(fault)?;
+    Ok(entries.filter_map(|entry| Some((edit::id_of(entry)?.into_owned(), entry))).collect())
+}
+
+const UPDATE: &str = "update grantd.client c set entry = n.entry \
+                      from unnest($1, $2) n (client_id, entry) where c.client_id = n.client_id";
+const INSERT: &str = "insert into grantd.client (client_id, entry) select * from unnest($1, $2)";
+/// The advisory lock of a transaction that changes clients.
+const LOCK: i64 = 0x6772_616e_7464_0003;
+/// The most rows of one statement.
+const ROWS: usize = 10_000;

@@ -1,0 +1,453 @@
+//! One connection to the database.
+//!
+//! A connection belongs to one thread, which waits for its answers, so there is no pool: a server
+//! has one connection for each of its threads that need one, and a command has one. The statements
+//! are unnamed and set nothing in the session, so a PgBouncer in transaction mode may stand between.
+
+use std::cell::Cell;
+use std::future::Future;
+use std::panic::{AssertUnwindSafe, catch_unwind};
+use std::path::Path;
+use std::pin::pin;
+use std::sync::Arc;
+use std::sync::atomic::Ordering;
+use std::time::{Duration, Instant};
+
+use futures_util::TryStreamExt as _;
+use tokio::runtime::{Builder, Runtime};
+use tokio::time::timeout;
+pub use tokio_postgres::types::{FromSql, ToSql, Type};
+
+use crate::clock::Clock;
+use crate::config::StoreSettings;
+use crate::fault::Fault;
+use crate::store::postgres::dial::{Connection, Target};
+use crate::store::postgres::failure::{About, Failure, FailureKind, store_name};
+use crate::store::postgres::tls;
+
+/// One connection to the database, which is made when it is needed, and anew when it was lost.
+pub struct Database {
+    target: Target,
+    clock: Clock,
+    /// `None` only while the value is dropped.
+    runtime: Option<Runtime>,
+    connection: Option<Connection>,
+    /// After an attempt to connect has failed: its failure, until when it is the answer to every
+    /// statement, and the next pause.
+    pause: Option<(Failure, Instant, Duration)>,
+}
+
+/// A parameter of a statement, and its type.
+pub type Parameter<'p> = (&'p (dyn ToSql + Sync), Type);
+
+/// The most time that a statement may take that a request waits for.
+pub const REQUEST_LIMIT: Duration = Duration::from_secs(2);
+/// The most time that a statement of a command may take, or the next row of a long result.
+pub const BULK_LIMIT: Duration = Duration::from_secs(60);
+
+impl Database {
+    /// Prepares a connection to the database of `settings`, but does not connect yet.
+    ///
+    /// # Errors
+    ///
+    /// A [`Fault`] if `settings` has no URL or no certificate authorities can be read.
+    pub fn new(settings: &StoreSettings, clock: &Clock) -> Result<Self, Fault> {
+        let Some(url) = settings.url.clone() else {
+            return Err(Fault::new(
+                Path::new("store.url"),
+                "is not set: pass the URL of a PostgreSQL database in GRANTD_STORE_URL, in the \
+                 configuration file, or, without a password, with --store",
+            ));
+        };
+        let name: Arc<Path> = store_name(&url).into();
+        let needs_tls = url.hosts().iter().any(|host| url.is_encrypted(host));
+        let tls = needs_tls.then(|| tls::connector(settings)).transpose()?;
+        let user = match url.user() {
+            Some(user) => user.to_owned(),
+            None => whoami().ok_or_else(|| {
+                Fault::new(
+                    &name,
+                    "names no role: write it before the host, as \
+                                                   in postgres://role@host/database",
+                )
+            })?,
+        };
+        let database = url.database().unwrap_or(&user).to_owned();
+        let runtime = Builder::new_current_thread().enable_all().build();
+        let runtime = runtime.map_err(|error| Fault::cannot("connected to", &name, &error))?;
+        Ok(Self {
+            target: Target { url, name, user, database, tls },
+            clock: clock.clone(),
+            runtime: Some(runtime),
+            connection: None,
+            pause: None,
+        })
+    }
+
+    /// Connects to the database of `settings`.
+    ///
+    /// # Errors
+    ///
+    /// A [`Failure`] if the settings are faulty or the database cannot be reached.
+    pub fn connect(settings: &StoreSettings, clock: &Clock) -> Result<Self, Vec<Fault>> {
+        let mut database = Self::new(settings, clock)?;
+        database.connected()?;
+        Ok(database)
+    }
+
+    /// The name of the store: its URL without the password.
+    pub fn name(&self) -> &Path {
+        &self.target.name
+    }
+
+    /// The role that the connection has.
+    pub fn user(&self) -> &str {
+        &self.target.user
+    }
+
+    /// Runs one statement outside a transaction, within `limit`. Returns its rows, which have
+    /// [`MAX_ANSWER`] bytes at most; [`Self::for_each`] reads longer results.
+    ///
+    /// # Errors
+    ///
+    /// The [`Failure`]. After any failure but one of the statement, the next statement is run on a
+    /// new connection.
+    pub fn query(
+        &mut self,
+        sql: &str,
+        parameters: &[Parameter<'_>],
+        limit: Duration,
+    ) -> Result<Vec<Row>, Failure> {
+        self.connected()?;
+        let mut rows = Vec::new();
+        self.run(sql, parameters, limit, MAX_ANSWER, &mut |row| {
+            rows.push(row);
+            Ok(())
+        })?;
+        Ok(rows)
+    }
+
+    /// Runs one statement outside a transaction, and passes each row to `each` as it arrives. Each
+    /// row must arrive within `limit`.
+    ///
+    /// # Errors
+    ///
+    /// The [`Failure`] of the statement or of `each`.
+    pub fn for_each(
+        &mut self,
+        sql: &str,
+        parameters: &[Parameter<'_>],
+        limit: Duration,
+        mut each: impl FnMut(Row) -> Result<(), Failure>,
+    ) -> Result<(), Failure> {
+        self.connected()?;
+        self.run(sql, parameters, limit, u64::MAX, &mut each)
+    }
+
+    /// Runs `work` in a transaction. The transaction is committed if `work` returns `Ok` and none
+    /// of its statements has failed, and rolled back otherwise.
+    ///
+    /// # Errors
+    ///
+    /// The error of `work`, or the [`Failure`] of a statement. If the kind is
+    /// [`FailureKind::Away`], it is not known whether the transaction was committed.
+    pub fn transaction<T, E: From<Failure>>(
+        &mut self,
+        limit: Duration,
+        work: impl FnOnce(&mut Transaction<'_>) -> Result<T, E>,
+    ) -> Result<T, E> {
+        self.in_transaction("begin", limit, work)
+    }
+
+    /// Runs `work` in a transaction that only reads, and sees the database as it was at its first
+    /// statement.
+    ///
+    /// # Errors
+    ///
+    /// As [`Self::transaction`].
+    pub fn reading<T, E: From<Failure>>(
+        &mut self,
+        limit: Duration,
+        work: impl FnOnce(&mut Transaction<'_>) -> Result<T, E>,
+    ) -> Result<T, E> {
+        self.in_transaction("begin isolation level repeatable read read only", limit, work)
+    }
+
+    fn in_transaction<T, E: From<Failure>>(
+        &mut self,
+        begin: &str,
+        limit: Duration,
+        work: impl FnOnce(&mut Transaction<'_>) -> Result<T, E>,
+    ) -> Result<T, E> {
+        self.connected()?;
+        self.run_script(begin, limit)?;
+        let mut transaction = Transaction { database: self, limit, failed: None };
+        let done = work(&mut transaction);
+        let failed = transaction.failed.take();
+        match (done, failed) {
+            (Ok(done), None) => {
+                self.run_script("commit", limit)?;
+                Ok(done)
+            }
+            (done, failed) => {
+                // If this fails, the connection is dropped, which rolls back as well.
+                if self.connection.is_some() && self.run_script("rollback", limit).is_err() {
+                    self.drop_connection();
+                }
+                Err(match (done, failed) {
+                    (Err(error), _) => error,
+                    (Ok(_), failed) => E::from(failed.unwrap_or_else(|| self.lost())),
+                })
+            }
+        }
+    }
+
+    /// Makes sure that there is a connection.
+    fn connected(&mut self) -> Result<(), Failure> {
+        if self.is_alive() {
+            return Ok(());
+        }
+        self.drop_connection();
+        let now = self.clock.instant();
+        let mut pause = SHORTEST_PAUSE;
+        if let Some((failure, until, next)) = &self.pause {
+            if now < *until {
+                return Err(failure.clone());
+            }
+            pause = *next;
+        }
+        let target = &self.target;
+        let connected = wait(self.runtime.as_ref(), &target.about(), target.connect());
+        match connected {
+            Ok(connection) => {
+                self.connection = Some(connection);
+                self.pause = None;
+                Ok(())
+            }
+            Err(failure) => {
+                let until = self.clock.instant() + pause;
+                self.pause = Some((failure.clone(), until, (pause * 2).min(LONGEST_PAUSE)));
+                Err(failure)
+            }
+        }
+    }
+
+    /// Whether there is a connection that the server has not closed.
+    fn is_alive(&mut self) -> bool {
+        let Some(connection) = &self.connection else { return false };
+        // The task of the connection runs only while this thread waits for an answer. It must run
+        // now to notice that the server has closed the connection.
+        let ran = wait(self.runtime.as_ref(), &self.target.about(), async {
+            for _ in 0..3 {
+                tokio::task::yield_now().await;
+            }
+            Ok(())
+        });
+        ran.is_ok() && !connection.client.is_closed()
+    }
+
+    /// Runs a statement on the connection that there is.
+    fn run(
+        &mut self,
+        sql: &str,
+        parameters: &[Parameter<'_>],
+        limit: Duration,
+        allowance: u64,
+        each: &mut dyn FnMut(Row) -> Result<(), Failure>,
+    ) -> Result<(), Failure> {
+        let Some(Connection { client, allowance: left, .. }) = &self.connection else {
+            return Err(self.lost());
+        };
+        left.store(allowance, Ordering::Relaxed);
+        let about = self.target.about();
+        let store = &self.target.name;
+        // A failure of `each` leaves the rest of the result unread, so the connection is dropped.
+        let stopped = Cell::new(false);
+        let result = wait(self.runtime.as_ref(), &about, async {
+            let of = |error: tokio_postgres::Error| Failure::of(&error, &about);
+            let late = |_| about.away(&too_slow(limit));
+            let parameters = parameters.iter().map(|(value, of)| (*value, of.clone()));
+            let rows = timeout(limit, client.query_typed_raw(sql, parameters));
+            let mut rows = pin!(rows.await.map_err(late)?.map_err(of)?);
+            while let Some(row) =
+                timeout(limit, rows.try_next()).await.map_err(late)?.map_err(of)?
+            {
+                each(Row { row, store: Arc::clone(store) }).inspect_err(|_| stopped.set(true))?;
+            }
+            Ok(())
+        });
+        self.keep_if_sound(result, stopped.get())
+    }
+
+    /// Runs statements without parameters, separated by semicolons.
+    fn run_script(&mut self, sql: &str, limit: Duration) -> Result<(), Failure> {
+        let Some(Connection { client, allowance, .. }) = &self.connection else {
+            return Err(self.lost());
+        };
+        allowance.store(MAX_ANSWER, Ordering::Relaxed);
+        let about = self.target.about();
+        let result = wait(self.runtime.as_ref(), &about, async {
+            match timeout(limit, client.batch_execute(sql)).await {
+                Ok(done) => done.map_err(|error| Failure::of(&error, &about)),
+                Err(_) => Err(about.away(&too_slow(limit))),
+            }
+        });
+        self.keep_if_sound(result, false)
+    }
+
+    /// Drops the connection unless it can be used for the next statement.
+    fn keep_if_sound<T>(
+        &mut self,
+        result: Result<T, Failure>,
+        is_unread: bool,
+    ) -> Result<T, Failure> {
+        use FailureKind::{Refused, Schema, Statement};
+        let is_sound = |failure: &Failure| matches!(failure.kind, Refused | Schema | Statement(_));
+        if is_unread || result.as_ref().is_err_and(|failure| !is_sound(failure)) {
+            self.drop_connection();
+        }
+        result
+    }
+
+    fn lost(&self) -> Failure {
+        self.target.about().away("the connection was lost in a transaction: try again")
+    }
+
+    /// Ends the connection, if there is one.
+    fn drop_connection(&mut self) {
+        if let Some(Connection { client, task, .. }) = self.connection.take()
+            && let Some(runtime) = &self.runtime
+        {
+            drop(client);
+            // Without its client, the task says goodbye and ends.
+            let abort = task.abort_handle();
+            let ended = async { timeout(GOODBYE, task).await.is_ok() };
+            if !catch_unwind(AssertUnwindSafe(|| runtime.block_on(ended))).unwrap_or(false) {
+                abort.abort();
+            }
+        }
+    }
+}
+
+impl Drop for Database {
+    fn drop(&mut self) {
+        self.drop_connection();
+        if let Some(runtime) = self.runtime.take() {
+            // A look-up of a host's name may still run.
+            runtime.shutdown_background();
+        }
+    }
+}
+
+/// A transaction, which ends with the function that it was passed to.
+pub struct Transaction<'d> {
+    database: &'d mut Database,
+    limit: Duration,
+    /// The first failure of a statement. PostgreSQL then refuses all further ones.
+    failed: Option<Failure>,
+}
+
+impl Transaction<'_> {
+    /// Runs one statement and returns its rows, as [`Database::query`] does.
+    ///
+    /// # Errors
+    ///
+    /// The [`Failure`]. The transaction will be rolled back.
+    pub fn query(&mut self, sql: &str, parameters: &[Parameter<'_>]) -> Result<Vec<Row>, Failure> {
+        let mut rows = Vec::new();
+        let done = self.database.run(sql, parameters, self.limit, MAX_ANSWER, &mut |row| {
+            rows.push(row);
+            Ok(())
+        });
+        self.note(done).map(|()| rows)
+    }
+
+    /// Runs one statement, and passes each row to `each` as it arrives.
+    ///
+    /// # Errors
+    ///
+    /// The [`Failure`] of the statement or of `each`. The transaction will be rolled back.
+    pub fn for_each(
+        &mut self,
+        sql: &str,
+        parameters: &[Parameter<'_>],
+        mut each: impl FnMut(Row) -> Result<(), Failure>,
+    ) -> Result<(), Failure> {
+        let done = self.database.run(sql, parameters, self.limit, u64::MAX, &mut each);
+        self.note(done)
+    }
+
+    /// Runs statements without parameters, separated by semicolons.
+    pub(super) fn run_script(&mut self, sql: &str) -> Result<(), Failure> {
+        let done = self.database.run_script(sql, self.limit);
+        self.note(done)
+    }
+
+    /// The name of the store.
+    pub fn store(&self) -> &Path {
+        self.database.name()
+    }
+
+    /// Returns the failure of an answer that lacks what it must have.
+    pub fn malformed(&self) -> Failure {
+        self.database.target.about().malformed("a result lacks a row")
+    }
+
+    fn note(&mut self, done: Result<(), Failure>) -> Result<(), Failure> {
+        done.inspect_err(|failure| {
+            self.failed.get_or_insert_with(|| failure.clone());
+        })
+    }
+}
+
+/// A row of a result.
+pub struct Row {
+    row: tokio_postgres::Row,
+    store: Arc<Path>,
+}
+
+impl Row {
+    /// Returns the value in the column with the number `column`, counted from 0.
+    ///
+    /// # Errors
+    ///
+    /// A [`Failure`] if there is no such column, or if it has another type.
+    pub fn get<'r, T: FromSql<'r>>(&'r self, column: usize) -> Result<T, Failure> {
+        self.row.try_get(column).map_err(|_| {
+            let problem = format!("answers with a row whose column {column} is not as it must be");
+            Failure::new(FailureKind::Malformed, &self.store, problem)
+        })
+    }
+}
+
+/// Runs `work` on this thread until it ends. A panic, which a malformed answer may cause in the
+/// client library, is a failure.
+fn wait<T>(
+    runtime: Option<&Runtime>,
+    about: &About<'_>,
+    work: impl Future<Output = Result<T, Failure>>,
+) -> Result<T, Failure> {
+    let Some(runtime) = runtime else { return Err(about.away("is no longer used")) };
+    catch_unwind(AssertUnwindSafe(|| runtime.block_on(work)))
+        .unwrap_or_else(|_| Err(about.malformed("an answer that cannot be read")))
+}
+
+fn too_slow(limit: Duration) -> String {
+    format!(
+        "did not answer within {} s: see its load and its locks (pg_stat_activity)",
+        limit.as_secs()
+    )
+}
+
+/// The name of the user of the process.
+fn whoami() -> Option<String> {
+    let variables = ["USER", "LOGNAME"];
+    variables.iter().find_map(|name| std::env::var(name).ok()).filter(|name| !name.is_empty())
+}
+
+/// The most bytes of the answer to a statement whose rows are returned together.
+pub const MAX_ANSWER: u64 = 64 << 20;
+const SHORTEST_PAUSE: Duration = Duration::from_millis(100);
+const LONGEST_PAUSE: Duration = Duration::from_secs(1);
+/// The time in which a connection must end that is no longer used.
+const GOODBYE: Duration = Duration::from_millis(100);

@@ -1,0 +1,210 @@
+//! Connects to the database: to the first host in the URL that accepts writes.
+
+use std::future::Future;
+use std::io;
+use std::net::SocketAddr;
+use std::path::Path;
+use std::sync::Arc;
+use std::sync::atomic::{AtomicU64, Ordering};
+use std::time::Duration;
+
+use socket2::{SockRef, TcpKeepalive};
+use tokio::io::{AsyncRead, AsyncWrite};
+use tokio::net::TcpStream;
+#[cfg(unix)]
+use tokio::net::UnixStream;
+use tokio::task::JoinHandle;
+use tokio::time::timeout;
+use tokio_postgres::config::SslMode;
+use tokio_postgres::{Client, NoTls, SimpleQueryMessage};
+use tokio_rustls::TlsConnector;
+
+use crate::config::{StoreHost, StoreUrl};
+use crate::store::postgres::failure::{About, Failure, FailureKind, READ_ONLY};
+use crate::store::postgres::framing::Guarded;
+use crate::store::postgres::password;
+use crate::store::postgres::tls;
+
+/// What is needed to connect.
+pub(super) struct Target {
+    pub(super) url: StoreUrl,
+    /// The name of the store in faults.
+    pub(super) name: Arc<Path>,
+    pub(super) user: String,
+    pub(super) database: String,
+    /// `None` if no host is reached by TLS.
+    pub(super) tls: Option<TlsConnector>,
+}
+
+/// A connection.
+pub(super) struct Connection {
+    pub(super) client: Client,
+    /// The task that moves the messages.
+    pub(super) task: JoinHandle<()>,
+    /// The bytes that the answer to the current statement may still have.
+    pub(super) allowance: Arc<AtomicU64>,
+}
+
+impl Target {
+    pub(super) fn about(&self) -> About<'_> {
+        About { store: &self.name, host: None, user: &self.user, database: &self.database }
+    }
+
+    /// Connects to the first host that accepts writes.
+    ///
+    /// # Errors
+    ///
+    /// What each host said. If any of them may answer later, the kind is [`FailureKind::Away`].
+    pub(super) async fn connect(&self) -> Result<Connection, Failure> {
+        let mut failures = Vec::new();
+        for host in self.url.hosts() {
+            let shown = host.to_string();
+            let host_shown = (self.url.hosts().len() > 1).then_some(&*shown);
+            let about = About { host: host_shown, ..self.about() };
+            match self.connect_to(host, &about).await {
+                Ok(connection) => return Ok(connection),
+                Err(failure) => failures.push(failure),
+            }
+        }
+        let is_away = |failure: &&Failure| failure.kind == FailureKind::Away;
+        let kind = failures.iter().find(is_away).or(failures.first()).map(|it| it.kind);
+        let texts: Vec<_> = failures.iter().map(Failure::problem).collect();
+        Err(Failure::new(kind.unwrap_or(FailureKind::Away), &self.name, texts.join("; ")))
+    }
+
+    async fn connect_to(&self, host: &StoreHost, about: &About<'_>) -> Result<Connection, Failure> {
+        #[cfg(unix)]
+        if host.is_unix() {
+            let at = host.to_string();
+            return self
+                .within_limit(&at, about, async {
+                    let stream = UnixStream::connect(&at).await;
+                    let stream = stream.map_err(|error| unreachable(&at, &error, about))?;
+                    self.log_in(stream, host, true, about).await
+                })
+                .await;
+        }
+        let (name, shown) = (&host.name, host.to_string());
+        let addresses = self.within_limit(&shown, about, async {
+            tokio::net::lookup_host((&**name, host.port)).await.map_err(|error| {
+                about.away(&format!("the host {name} has no address ({error}): check its name"))
+            })
+        });
+        let addresses: Vec<_> = addresses.await?.collect();
+        let mut failure = about.away(&format!("the host {name} has no address"));
+        for address in addresses {
+            let connected = self.within_limit(&shown, about, self.by_tcp(host, address, about));
+            match connected.await {
+                Ok(connection) => return Ok(connection),
+                Err(other) => failure = other,
+            }
+        }
+        Err(failure)
+    }
+
+    async fn by_tcp(
+        &self,
+        host: &StoreHost,
+        address: SocketAddr,
+        about: &About<'_>,
+    ) -> Result<Connection, Failure> {
+        let stream = TcpStream::connect(address).await;
+        let stream = stream.and_then(|stream| prepare(&stream).map(|()| stream));
+        let stream = stream.map_err(|error| unreachable(&host.to_string(), &error, about))?;
+        match &self.tls {
+            Some(tls) if self.url.is_encrypted(host) => {
+                let stream = tls::encrypt(stream, tls, host, about).await?;
+                self.log_in(stream, host, true, about).await
+            }
+            _ => self.log_in(stream, host, host.is_local(), about).await,
+        }
+    }
+
+    /// Logs in. `is_private` says whether nobody else can read what is sent.
+    async fn log_in<S: AsyncRead + AsyncWrite + Send + Unpin + 'static>(
+        &self,
+        stream: S,
+        host: &StoreHost,
+        is_private: bool,
+        about: &About<'_>,
+    ) -> Result<Connection, Failure> {
+        let mut config = tokio_postgres::Config::new();
+        config
+            .user(&self.user)
+            .dbname(&self.database)
+            .application_name(self.url.application())
+            // The stream is already encrypted if it is to be.
+            .ssl_mode(SslMode::Disable);
+        let password = password::find(&self.url, host, &self.user, &self.database);
+        let password = password.map_err(|fault| {
+            about.refused(&format!("{}: {}", fault.file.display(), fault.problem))
+        })?;
+        if let Some(password) = password {
+            config.password(password.as_str());
+        }
+        let allowance = Arc::new(AtomicU64::new(LOGIN_BYTES));
+        let stream = Guarded::new(stream, Arc::clone(&allowance), is_private);
+        let of = |error: tokio_postgres::Error| Failure::of(&error, about);
+        let (client, connection) = config.connect_raw(stream, NoTls).await.map_err(of)?;
+        let task = tokio::spawn(async move {
+            // The error reaches the caller through the client.
+            let _ = connection.await;
+        });
+        let connection = Connection { client, task, allowance };
+        if self.url.may_be_read_only() || accepts_writes(&connection).await.map_err(of)? {
+            Ok(connection)
+        } else {
+            Err(about.away(READ_ONLY))
+        }
+    }
+
+    async fn within_limit<T>(
+        &self,
+        at: &str,
+        about: &About<'_>,
+        work: impl Future<Output = Result<T, Failure>>,
+    ) -> Result<T, Failure> {
+        let seconds = self.url.connect_seconds();
+        match timeout(Duration::from_secs(seconds), work).await {
+            Ok(done) => done,
+            Err(_) => Err(about.away(&format!(
+                "cannot be reached: no answer from {at} within {seconds} s: check that it runs, \
+                 and the network between"
+            ))),
+        }
+    }
+}
+
+async fn accepts_writes(connection: &Connection) -> Result<bool, tokio_postgres::Error> {
+    connection.allowance.store(LOGIN_BYTES, Ordering::Relaxed);
+    let answer = connection.client.simple_query("SHOW transaction_read_only").await?;
+    Ok(answer.iter().any(|message| match message {
+        SimpleQueryMessage::Row(row) => row.try_get(0).ok().flatten() == Some("off"),
+        _ => false,
+    }))
+}
+
+/// Lets a dead peer be noticed: by keepalive while nothing is sent, else by the time for which sent
+/// data is not acknowledged.
+fn prepare(stream: &TcpStream) -> io::Result<()> {
+    stream.set_nodelay(true)?;
+    let socket = SockRef::from(stream);
+    let keepalive = TcpKeepalive::new().with_time(KEEPALIVE_AFTER).with_interval(KEEPALIVE_EVERY);
+    #[cfg(target_os = "linux")]
+    socket.set_tcp_user_timeout(Some(UNACKNOWLEDGED))?;
+    socket.set_tcp_keepalive(&keepalive)
+}
+
+fn unreachable(at: &str, error: &io::Error, about: &About<'_>) -> Failure {
+    about.away(&format!(
+        "cannot be reached: {at}: {error}: check that PostgreSQL runs and listens there, and the \
+         host and port in the URL"
+    ))
+}
+
+const KEEPALIVE_AFTER: Duration = Duration::from_secs(15);
+const KEEPALIVE_EVERY: Duration = Duration::from_secs(5);
+#[cfg(target_os = "linux")]
+const UNACKNOWLEDGED: Duration = Duration::from_secs(10);
+/// The most bytes that a server may send until a connection can be used.
+const LOGIN_BYTES: u64 = 256 << 10;

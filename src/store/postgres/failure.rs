@@ -1,0 +1,237 @@
+//! The failures of the database, each with its remedy.
+//!
+//! The texts are shown to operators. They contain no password and no row: the detail of an error,
+//! in which PostgreSQL quotes rows, is not passed on. Text of the server may be anything, so it is
+//! shortened and has no control characters.
+
+use std::io;
+use std::path::{Path, PathBuf};
+
+use tokio_postgres::error::{DbError, SqlState};
+
+use crate::fault::Fault;
+
+/// What kept the database from doing what it was asked.
+#[derive(Clone, Debug)]
+pub struct Failure {
+    /// What a caller can do about it.
+    pub kind: FailureKind,
+    fault: Box<Fault>,
+}
+
+/// The kinds of failures, by what a caller can do.
+#[derive(Clone, Copy, Debug, PartialEq, Eq)]
+pub enum FailureKind {
+    /// The database cannot be reached, is starting or stopping, takes too long, or is a standby.
+    /// Later it may answer. It is not known whether the last statement took effect.
+    Away,
+    /// The database does not let this program in, or not to this table: only an operator can
+    /// change that.
+    Refused,
+    /// The schema is missing, older or newer than this program's.
+    Schema,
+    /// The answer is not one that PostgreSQL gives.
+    Malformed,
+    /// The statement failed and had no effect. The code is the SQLSTATE.
+    Statement([u8; 5]),
+}
+
+impl Failure {
+    /// Returns a failure of the store with this name.
+    pub fn new(kind: FailureKind, store: &Path, problem: impl Into<String>) -> Self {
+        Self { kind, fault: Box::new(Fault::new(store, problem)) }
+    }
+
+    /// The text: what happened, and what to do.
+    pub fn problem(&self) -> &str {
+        &self.fault.problem
+    }
+
+    /// Whether it is the error with this SQLSTATE.
+    pub fn is(&self, code: &SqlState) -> bool {
+        matches!(&self.kind, FailureKind::Statement(own) if own == code.code().as_bytes())
+    }
+
+    /// Returns the failure of a connection to `store`. `user` and `database` are what the
+    /// connection asked for.
+    pub(super) fn of(error: &tokio_postgres::Error, about: &About<'_>) -> Self {
+        let source = std::error::Error::source(error);
+        if let Some(error) = error.as_db_error() {
+            return Self::of_server(error, about);
+        }
+        let text = clean(&match source {
+            Some(source) => format!("{error}: {source}"),
+            None => error.to_string(),
+        });
+        if error.is_closed() || text.ends_with(CUT_OFF) || text.contains(NO_GOODBYE) {
+            return about.away(CLOSED);
+        }
+        if text.ends_with("password missing") {
+            return about.refused(
+                "asks for a password, and none is set: put it into GRANTD_STORE_URL, store.url in \
+                 the configuration file, PGPASSWORD, or a file that passfile=… in the URL names",
+            );
+        }
+        if text.starts_with("authentication error") {
+            return about.refused(&format!(
+                "cannot prove that it is the database of this user, or asks for an unknown kind of \
+                 proof ({text}): check the password, and use scram-sha-256 in its pg_hba.conf"
+            ));
+        }
+        match source.and_then(|error| error.downcast_ref::<io::Error>()) {
+            // A message ends before its parts do.
+            Some(error) if error.kind() == io::ErrorKind::UnexpectedEof => about.malformed(&text),
+            Some(error) => Self::of_io(error, about),
+            None => about.malformed(&text),
+        }
+    }
+
+    /// Returns the failure of a read or write.
+    pub(super) fn of_io(error: &io::Error, about: &About<'_>) -> Self {
+        use io::ErrorKind::{
+            BrokenPipe, ConnectionAborted, ConnectionReset, InvalidData, InvalidInput,
+            UnexpectedEof,
+        };
+        match error.kind() {
+            InvalidData | InvalidInput => about.malformed(&clean(&error.to_string())),
+            BrokenPipe | ConnectionAborted | ConnectionReset | UnexpectedEof => about.away(CLOSED),
+            _ => about.away(&format!(
+                "does not answer: {}: check that it runs, and the network between",
+                clean(&error.to_string())
+            )),
+        }
+    }
+
+    fn of_server(error: &DbError, about: &About<'_>) -> Self {
+        let (code, said) = (error.code(), clean(error.message()));
+        let About { user, database, .. } = about;
+        let class = code.code().get(..2).unwrap_or_default();
+        if *code == SqlState::INVALID_PASSWORD {
+            return about.refused(&format!(
+                "refuses the password of the role {user} ({said}): correct it in GRANTD_STORE_URL, \
+                 store.url, PGPASSWORD or the passfile, or set it there with ALTER ROLE"
+            ));
+        }
+        if class == "28" {
+            return about.refused(&format!(
+                "does not let the role {user} in ({said}): create the role, or allow it in the \
+                 database's pg_hba.conf"
+            ));
+        }
+        if *code == SqlState::UNDEFINED_DATABASE {
+            return about.refused(&format!(
+                "has no database {database}: correct its name in the URL, or create it with \
+                 CREATE DATABASE"
+            ));
+        }
+        if [SqlState::UNDEFINED_TABLE, SqlState::INVALID_SCHEMA_NAME, SqlState::UNDEFINED_COLUMN]
+            .contains(code)
+        {
+            return about.schema(&format!(
+                "lacks a part of the schema grantd ({said}): run `grantd store migrate` with the \
+                 URL of the owner"
+            ));
+        }
+        if *code == SqlState::INSUFFICIENT_PRIVILEGE {
+            return about.refused(&format!(
+                "does not give the role {user} a right that it needs ({said}): run `grantd store \
+                 migrate --node-role {user}` with the URL of the owner if the role is that of a \
+                 server; every other command needs the URL of the owner"
+            ));
+        }
+        if *code == SqlState::READ_ONLY_SQL_TRANSACTION {
+            return about.away(READ_ONLY);
+        }
+        if class == "53" {
+            return about.away(&format!(
+                "has no more room ({said}): see max_connections, its memory and its disk"
+            ));
+        }
+        if ["08", "57", "58", "XX"].contains(&class) {
+            return about.away(&format!("is not available ({said}): see the log of the database"));
+        }
+        let kind = match code.code().as_bytes().try_into() {
+            Ok(code) => FailureKind::Statement(code),
+            Err(_) => FailureKind::Malformed,
+        };
+        let code = clean(code.code());
+        Self::new(kind, about.store, format!("refuses a statement: {said} (SQLSTATE {code})"))
+    }
+}
+
+/// What a failure is about.
+pub(super) struct About<'a> {
+    /// The name of the store: its URL without the password.
+    pub(super) store: &'a Path,
+    /// The host that was reached, if there are several.
+    pub(super) host: Option<&'a str>,
+    pub(super) user: &'a str,
+    pub(super) database: &'a str,
+}
+
+impl About<'_> {
+    pub(super) fn away(&self, problem: &str) -> Failure {
+        self.failure(FailureKind::Away, problem)
+    }
+
+    pub(super) fn refused(&self, problem: &str) -> Failure {
+        self.failure(FailureKind::Refused, problem)
+    }
+
+    fn schema(&self, problem: &str) -> Failure {
+        self.failure(FailureKind::Schema, problem)
+    }
+
+    pub(super) fn malformed(&self, what: &str) -> Failure {
+        let problem = format!(
+            "answers as PostgreSQL does not ({what}): check the host and the port, and what stands \
+             between"
+        );
+        self.failure(FailureKind::Malformed, &problem)
+    }
+
+    fn failure(&self, kind: FailureKind, problem: &str) -> Failure {
+        match self.host {
+            Some(host) => Failure::new(kind, self.store, format!("{host}: {problem}")),
+            None => Failure::new(kind, self.store, problem),
+        }
+    }
+}
+
+impl From<Failure> for Fault {
+    fn from(failure: Failure) -> Self {
+        *failure.fault
+    }
+}
+
+impl From<Failure> for Vec<Fault> {
+    fn from(failure: Failure) -> Self {
+        vec![failure.into()]
+    }
+}
+
+impl std::fmt::Display for Failure {
+    fn fmt(&self, f: &mut std::fmt::Formatter<'_>) -> std::fmt::Result {
+        self.fault.fmt(f)
+    }
+}
+
+/// Returns text of the server, shortened and without control characters.
+pub(super) fn clean(text: &str) -> String {
+    let printable = |c: char| if c.is_control() { ' ' } else { c };
+    text.chars().take(MAX_TEXT).map(printable).collect()
+}
+
+/// The name under which a fault shows the store.
+pub(super) fn store_name(url: &crate::config::StoreUrl) -> PathBuf {
+    PathBuf::from(url.to_string())
+}
+
+const MAX_TEXT: usize = 300;
+/// What tokio says of a connection that was closed in the middle of a message.
+const CUT_OFF: &str = "bytes remaining on stream";
+/// What rustls says of a connection that was closed without the end of TLS.
+const NO_GOODBYE: &str = "close_notify";
+const CLOSED: &str = "has closed the connection: see whether it runs, and its log";
+pub(super) const READ_ONLY: &str = "accepts no writes, as a standby does: list the hosts of all \
+                                    servers in the URL, so that the primary is found";

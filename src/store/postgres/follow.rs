@@ -1,0 +1,492 @@
+//! The thread that follows the store: it asks several times a second what has changed, and puts it
+//! in force.
+//!
+//! Each poll returns the rows of the outbox that its snapshot sees and the snapshot of the last poll
+//! did not, so a transaction that commits late is not missed, and one that stays open holds up no
+//! other. That is right for as long as no transaction id repeats, which is an epoch of the database.
+//! In a new epoch, and after an absence that is longer than the outbox reaches back, everything is
+//! read anew and compared with what is in force.
+
+use std::collections::{BTreeSet, HashSet};
+use std::mem::take;
+use std::sync::Arc;
+use std::thread::{self, JoinHandle};
+use std::time::{Duration, Instant};
+
+use compact_str::CompactString;
+use parking_lot::{Condvar, Mutex};
+use tracing::{error, info, warn};
+
+use crate::clock::{Clock, join_soon};
+use crate::fault::Fault;
+use crate::keys::signing_key::SigningKey;
+use crate::registry::clients::{Registry, Update};
+use crate::signing::worker::lower_priority;
+use crate::state::revocations::RevocationKey;
+use crate::state::revocations::ledger::{Shared, is_over};
+use crate::state::secret_uses::SecretUses;
+use crate::state::shares::ClientTag;
+use crate::state::store_health::StoreHealth;
+use crate::store::postgres::database::{BULK_LIMIT, Database, REQUEST_LIMIT, Type};
+use crate::store::postgres::failure::Failure;
+use crate::store::postgres::rows::{self, Entry, Faulty};
+use crate::store::postgres::seal::MasterKeys;
+use crate::store::postgres::secret_uses::SecretUseRows;
+use crate::store::postgres::upkeep::Upkeep;
+use crate::store::postgres::{birth, revocations};
+use crate::time::UnixTime;
+
+/// Follows the store.
+pub struct Follower {
+    pub(super) database: Database,
+    pub(super) master_keys: MasterKeys,
+    pub(super) health: Arc<StoreHealth>,
+    pub(super) revoked: Arc<Shared>,
+    pub(super) secret_uses: Arc<SecretUses>,
+    pub(super) clock: Clock,
+    /// The time between two polls.
+    pub(super) every: Duration,
+    /// `None` if everything must be read anew.
+    pub(super) position: Option<Position>,
+    /// The entries of clients that cannot be used.
+    pub(super) faulty: Faulty,
+    /// The fault of the signing keys.
+    pub(super) key_fault: Option<String>,
+    pub(super) secret_use_rows: SecretUseRows,
+    pub(super) upkeep: Upkeep,
+    /// When revocations that are over are dropped from memory next.
+    pub(super) drop_due: Instant,
+}
+
+/// What is known: all that the snapshot sees.
+#[derive(Clone, Debug)]
+pub(super) struct Position {
+    epoch: String,
+    snapshot: String,
+    /// When the epoch began.
+    since: UnixTime,
+}
+
+/// What the server does with what was read.
+pub struct Sink {
+    /// Puts changes in force: those of clients, and all signing keys if they have changed.
+    pub apply: Box<dyn FnMut(Vec<Update>, Option<Vec<SigningKey>>) + Send>,
+    /// Returns the clients in force.
+    pub registered: Box<dyn Fn() -> Arc<Registry> + Send>,
+}
+
+/// What the rows of the outbox name.
+#[derive(Debug, Default)]
+struct Changed {
+    clients: BTreeSet<CompactString>,
+    revocations: Vec<Vec<u8>>,
+    cut_offs: Vec<Vec<u8>>,
+    has_keys: bool,
+    /// Whether everything must be read anew.
+    all: bool,
+    count: u64,
+}
+
+impl Changed {
+    fn note(&mut self, kind: &str, name: &str) {
+        self.count += 1;
+        match kind {
+            "c" => {
+                self.clients.insert(name.into());
+            }
+            "k" => self.has_keys = true,
+            "r" => self.revocations.extend(of_hex(name)),
+            "o" => self.cut_offs.extend(of_hex(name)),
+            "*" => self.all = true,
+            // A later release may note more.
+            _ => {}
+        }
+    }
+}
+
+impl Position {
+    /// Returns the position of a server that reads everything after this call. Begins an epoch if
+    /// there is none.
+    pub(super) fn begin(database: &mut Database) -> Result<Self, Failure> {
+        for is_born in [false, true] {
+            let rows = database.query(BEGIN, &[], REQUEST_LIMIT)?;
+            if let Some(row) = rows.first() {
+                let since = revocations::time(row.get(2)?);
+                return Ok(Self { epoch: row.get(0)?, snapshot: row.get(1)?, since });
+            }
+            if !is_born {
+                birth::write(database)?;
+            }
+        }
+        Err(birth::missing(database.name()))
+    }
+
+    /// When the epoch began.
+    pub(super) fn since(&self) -> UnixTime {
+        self.since
+    }
+}
+
+impl Follower {
+    /// Starts the thread.
+    ///
+    /// # Errors
+    ///
+    /// A [`Fault`] if it cannot be started.
+    pub fn start(mut self, mut sink: Sink) -> Result<Following, Fault> {
+        let stop = Arc::<Stop>::default();
+        let (stopped, store) = (Arc::clone(&stop), self.database.name().to_owned());
+        let builder = thread::Builder::new().name("store".to_owned());
+        let thread = builder.spawn(move || {
+            // A million clients may have changed; the event loops have priority.
+            lower_priority();
+            while !stopped.within(self.every) {
+                self.turn(&mut sink);
+            }
+        });
+        let thread = thread.map_err(|error| {
+            let problem = format!("no thread can follow it: {error}; raise the limit of threads");
+            Fault::new(&store, problem)
+        })?;
+        Ok(Following { stop, thread: Some(thread) })
+    }
+
+    /// Polls once, and logs when the store goes away and when it comes back.
+    fn turn(&mut self, sink: &mut Sink) {
+        let now = self.clock.instant();
+        let done = self.poll(sink);
+        match &done {
+            Ok(()) => {
+                if self.health.note_seen(now) {
+                    info!(store = %self.database.name().display(), "the store answers again");
+                }
+            }
+            Err(failure) => {
+                if self.health.note_away(failure.to_string()) {
+                    warn!(error = %failure, "the store does not answer: what is known stays in force");
+                }
+            }
+        }
+        // What fails here is tried again: what was not added up, and what was not dropped.
+        if done.is_ok() {
+            let _ = self.secret_use_rows.run(&mut self.database, &self.secret_uses, now);
+            let _ = self.upkeep.run(&mut self.database, now);
+            self.drop_over(now);
+        }
+    }
+
+    fn poll(&mut self, sink: &mut Sink) -> Result<(), Failure> {
+        let Some(position) = self.position.clone() else { return self.read_anew(sink) };
+        let mut changed = Changed::default();
+        let mut next = None;
+        let last = &position.snapshot;
+        self.database.for_each(POLL, &[(last, Type::TEXT)], REQUEST_LIMIT, |row| {
+            let since = revocations::time(row.get(3)?);
+            next = Some(Position { epoch: row.get(0)?, snapshot: row.get(1)?, since });
+            changed.all |= row.get::<Option<bool>>(2)?.unwrap_or(true);
+            if let (Some(kind), Some(name)) = (row.get(4)?, row.get(5)?) {
+                changed.note(kind, name);
+            }
+            Ok(())
+        })?;
+        let Some(next) = next.filter(|next| next.epoch == position.epoch && !changed.all) else {
+            self.position = None;
+            warn!(
+                store = %self.database.name().display(),
+                "the store was restored, started or promoted, or this server was away for long: reading everything anew"
+            );
+            return self.read_anew(sink);
+        };
+        self.put_in_force(changed, sink)?;
+        self.position = Some(next);
+        Ok(())
+    }
+
+    fn put_in_force(&mut self, changed: Changed, sink: &mut Sink) -> Result<(), Failure> {
+        let Changed { clients, revocations, cut_offs, has_keys, count, .. } = changed;
+        if count == 0 {
+            return Ok(());
+        }
+        // First what makes tokens invalid.
+        for keys in revocations.chunks(PART) {
+            let rows =
+                self.database.query(REVOKED, &[(&keys, Type::BYTEA_ARRAY)], REQUEST_LIMIT)?;
+            for row in &rows {
+                if let Some(row) = revocations::read(row)? {
+                    self.revoked.revoked.insert(row);
+                }
+            }
+        }
+        for clients in cut_offs.chunks(PART) {
+            let parameters = [(&clients as _, Type::BYTEA_ARRAY)];
+            let rows = self.database.query(CUT_OFF, &parameters, REQUEST_LIMIT)?;
+            for row in &rows {
+                if let Some((client, until)) = revocations::read_cut_off(row)? {
+                    self.revoked.revoked.insert_cut_off(client, until);
+                }
+            }
+        }
+        let mut keys = if has_keys { self.read_keys()? } else { None };
+        let ids: Vec<_> = clients.into_iter().collect();
+        let mut updates = Vec::new();
+        for ids in ids.chunks(PART) {
+            let mut missing: HashSet<_> = ids.iter().cloned().collect();
+            for (id, client) in rows::clients(&mut self.database, ids)? {
+                missing.remove(&id);
+                updates.extend(self.judge((id, client)));
+            }
+            for id in missing {
+                self.faulty.remove(&id);
+                updates.push(Update::Remove(id));
+            }
+            if updates.len() >= MOST_AT_ONCE {
+                (sink.apply)(take(&mut updates), keys.take());
+            }
+        }
+        if !updates.is_empty() || keys.is_some() {
+            (sink.apply)(updates, keys);
+        }
+        self.note_faults();
+        self.health.count_changes(count);
+        Ok(())
+    }
+
+    /// Returns the update to the client of an entry. If the entry has a fault, the client stays as
+    /// it is.
+    fn judge(&mut self, (id, client): Entry) -> Option<Update> {
+        match client {
+            Ok(client) => {
+                self.faulty.remove(&id);
+                Some(Update::Put(Box::new(client)))
+            }
+            Err(fault) => {
+                if self.faulty.get(&id) != Some(&fault) {
+                    error!(%fault, "the previous version of this client stays in force");
+                    self.faulty.insert(id, fault);
+                }
+                None
+            }
+        }
+    }
+
+    /// Returns all signing keys, or `None` if one of them has a fault.
+    fn read_keys(&mut self) -> Result<Option<Vec<SigningKey>>, Failure> {
+        let (keys, faults) = rows::signing_keys(&mut self.database, &self.master_keys)?;
+        let fault = faults.first().map(ToString::to_string);
+        if let Some(fault) = &fault
+            && self.key_fault.as_ref() != Some(fault)
+        {
+            error!(%fault, "the previous signing keys stay in force");
+        }
+        self.key_fault = fault;
+        Ok(faults.is_empty().then_some(keys))
+    }
+
+    pub(super) fn note_faults(&self) {
+        let mut problems = Vec::new();
+        if let Some(fault) = &self.key_fault {
+            problems.push(format!("{fault}; the previous signing keys stay in force"));
+        }
+        if let Some(first) = self.faulty.values().next() {
+            let count = self.faulty.len();
+            problems.push(format!(
+                "{count} clients in the store have a fault, and their previous version, if any, \
+                 stays in force: {first}"
+            ));
+        }
+        self.health.note_faulty((!problems.is_empty()).then(|| problems.join("; ")));
+    }
+
+    /// Reads everything, and puts in force in what it differs.
+    fn read_anew(&mut self, sink: &mut Sink) -> Result<(), Failure> {
+        let position = Position::begin(&mut self.database)?;
+        self.read_revoked_anew()?;
+        let keys = self.read_keys()?;
+        let registered = (sink.registered)();
+        // The clients of the registry that are not in the store, until they are found there.
+        let missing: HashSet<_> = registered.iter().map(|client| client.id.clone()).collect();
+        let found = Mutex::new((missing, Vec::new()));
+        rows::each_client(&mut self.database, &|entries| {
+            let mut found = found.lock();
+            for (id, client) in entries {
+                found.0.remove(&id);
+                let is_same = |client| registered.get(&id) == Some(client);
+                if !client.as_ref().is_ok_and(is_same) {
+                    found.1.push((id, client));
+                }
+            }
+        })?;
+        let (missing, differing) = found.into_inner();
+        self.faulty.clear();
+        let gone = missing.len();
+        let mut updates: Vec<_> = missing.into_iter().map(Update::Remove).collect();
+        updates.extend(differing.into_iter().filter_map(|entry| self.judge(entry)));
+        info!(
+            store = %self.database.name().display(),
+            changed = updates.len() - gone,
+            gone,
+            "the store was read anew"
+        );
+        (sink.apply)(updates, keys);
+        self.note_faults();
+        self.health.note_epoch(position.since);
+        self.position = Some(position);
+        Ok(())
+    }
+
+    /// Reads all revocations and cut-offs. Writes those back that this server knows and the store
+    /// has lost: a standby that was promoted may lack the last ones.
+    fn read_revoked_anew(&mut self) -> Result<(), Failure> {
+        let (mut known, mut cut_offs) = (HashSet::new(), HashSet::new());
+        let known_keys = |key| {
+            known.insert(key);
+        };
+        let known_cut_offs = |one| {
+            cut_offs.insert(one);
+        };
+        read_revoked(&mut self.database, &self.revoked, known_keys, known_cut_offs)?;
+        let now = self.clock.now();
+        let mut lost = Vec::new();
+        self.revoked.revoked.for_each(|row| {
+            if !known.contains(&row.key) && !is_over(row.expires_at, now) {
+                lost.push(row);
+            }
+        });
+        let mut lost_cut_offs = self.revoked.revoked.cut_offs();
+        lost_cut_offs.retain(|one| !cut_offs.contains(one) && !is_over(one.1, now));
+        if lost.is_empty() && lost_cut_offs.is_empty() {
+            return Ok(());
+        }
+        revocations::put_cut_offs(&mut self.database, &lost_cut_offs)?;
+        revocations::put(&mut self.database, &lost)?;
+        warn!(
+            store = %self.database.name().display(),
+            revocations = lost.len(),
+            cut_offs = lost_cut_offs.len(),
+            "the store had lost revocations that are in force here: they are written back"
+        );
+        Ok(())
+    }
+
+    /// Drops revocations that are over from memory, now and then.
+    fn drop_over(&mut self, now: Instant) {
+        if now >= self.drop_due {
+            self.drop_due = now + DROP_EVERY;
+            self.revoked.drop_over(self.clock.now());
+        }
+    }
+}
+
+/// Reads all revocations and cut-offs into memory, and passes on each.
+pub(super) fn read_revoked(
+    database: &mut Database,
+    into: &Shared,
+    mut each: impl FnMut(RevocationKey),
+    mut each_cut_off: impl FnMut((ClientTag, UnixTime)),
+) -> Result<(), Failure> {
+    database.for_each(ALL_CUT_OFFS, &[], BULK_LIMIT, |row| {
+        if let Some((client, until)) = revocations::read_cut_off(&row)? {
+            into.revoked.insert_cut_off(client, until);
+            each_cut_off((client, until));
+        }
+        Ok(())
+    })?;
+    database.for_each(ALL_REVOKED, &[], BULK_LIMIT, |row| {
+        if let Some(row) = revocations::read(&row)? {
+            each(row.key);
+            into.revoked.insert(row);
+        }
+        Ok(())
+    })
+}
+
+/// The thread that follows the store. It ends when this value is dropped.
+#[derive(Debug)]
+pub struct Following {
+    stop: Arc<Stop>,
+    thread: Option<JoinHandle<()>>,
+}
+
+impl Drop for Following {
+    fn drop(&mut self) {
+        *self.stop.is_told.lock() = true;
+        self.stop.told.notify_all();
+        if let Some(thread) = self.thread.take() {
+            join_soon(thread);
+        }
+    }
+}
+
+#[derive(Debug, Default)]
+struct Stop {
+    is_told: Mutex<bool>,
+    told: Condvar,
+}
+
+impl Stop {
+    /// Waits for `time`. Returns whether the thread was told to end.
+    fn within(&self, time: Duration) -> bool {
+        let mut is_told = self.is_told.lock();
+        self.told.wait_while_for(&mut is_told, |is_told| !*is_told, time);
+        *is_told
+    }
+}
+
+fn of_hex(text: &str) -> Option<Vec<u8>> {
+    let digit =
+        |byte: &u8| char::from(*byte).to_digit(16).and_then(|digit| u8::try_from(digit).ok());
+    let pairs = text.as_bytes().chunks(2);
+    pairs
+        .map(|pair| match pair {
+            [high, low] => Some(digit(high)? << 4 | digit(low)?),
+            _ => None,
+        })
+        .collect()
+}
+
+const BEGIN: &str = "select p.epoch, p.snapshot, floor(extract(epoch from p.since))::bigint \
+                     from grantd.poll(pg_current_snapshot()::text) p limit 1";
+const POLL: &str = "select p.epoch, p.snapshot, p.is_pruned, \
+                    floor(extract(epoch from p.since))::bigint, p.kind, p.name \
+                    from grantd.poll($1) p";
+const REVOKED: &str = "select r.key, r.client, r.expires_at from grantd.revocation r \
+                       where r.key = any ($1::bytea[])";
+const CUT_OFF: &str = "select c.client, c.until from grantd.cut_off c \
+                       where c.client = any ($1::bytea[])";
+const ALL_REVOKED: &str = "select r.key, r.client, r.expires_at from grantd.revocation r \
+                           where r.expires_at > extract(epoch from clock_timestamp())::bigint - 3600";
+const ALL_CUT_OFFS: &str = "select c.client, c.until from grantd.cut_off c";
+const DROP_EVERY: Duration = Duration::from_secs(300);
+/// The most rows that one statement reads by their names.
+const PART: usize = 5000;
+/// The most changes of clients that are put in force at once, and so stand in memory twice.
+const MOST_AT_ONCE: usize = 50_000;
+
+#[cfg(test)]
+mod tests {
+    use super::*;
+
+    #[test]
+    fn the_outbox_names_what_has_changed() {
+        let mut changed = Changed::default();
+        for (kind, name) in [
+            ("c", "b"),
+            ("c", "a"),
+            ("c", "b"),
+            ("k", "x"),
+            ("r", "00ff"),
+            ("r", "0"),
+            ("r", "zz"),
+            ("o", "0102030405060708"),
+            ("later", "x"),
+        ] {
+            changed.note(kind, name);
+        }
+        assert!(changed.clients.iter().map(|id| &**id).eq(["a", "b"]));
+        assert_eq!(changed.revocations, [[0, 255]]);
+        assert_eq!(changed.cut_offs, [[1, 2, 3, 4, 5, 6, 7, 8]]);
+        assert!(changed.has_keys && !changed.all && changed.count == 9);
+        changed.note("*", "client");
+        assert!(changed.all);
+    }
+}

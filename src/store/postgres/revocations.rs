@@ -1,0 +1,148 @@
+//! Revocations and cut-offs as rows.
+//!
+//! The node that revokes a token acknowledges it when its row is committed. The other nodes learn of
+//! the row by their next poll.
+
+use std::fmt;
+use std::io;
+use std::sync::Arc;
+
+use tracing::error;
+
+use crate::fault::Fault;
+use crate::state::revocations::RevocationKey;
+use crate::state::revocations::ledger::{Medium, Shared};
+use crate::state::revocations::revoked::Row;
+use crate::state::shares::ClientTag;
+use crate::state::store_health::StoreHealth;
+use crate::store::postgres::database::{Database, Parameter, REQUEST_LIMIT, Row as Answer, Type};
+use crate::store::postgres::failure::Failure;
+use crate::time::UnixTime;
+
+/// Writes revocations and cut-offs as rows.
+pub(super) struct RevocationRows {
+    database: Database,
+    shared: Arc<Shared>,
+    health: Arc<StoreHealth>,
+}
+
+impl RevocationRows {
+    pub(super) fn new(database: Database, shared: Arc<Shared>, health: Arc<StoreHealth>) -> Self {
+        Self { database, shared, health }
+    }
+}
+
+impl Medium for RevocationRows {
+    type Turn = ();
+
+    /// The thread that follows the store reads what other nodes have written.
+    fn look(&mut self) -> Result<(), Fault> {
+        Ok(())
+    }
+
+    fn begin(&mut self) -> Result<(), Fault> {
+        if self.health.is_up() {
+            return Ok(());
+        }
+        // It may hang: no request waits to see that.
+        Err(Fault::new(self.database.name(), "does not answer"))
+    }
+
+    fn size(&self) -> usize {
+        self.shared.revoked.len()
+    }
+
+    fn most(&self) -> usize {
+        self.shared.revoked.len().saturating_mul(2).saturating_add(LEAST)
+    }
+
+    fn write(&mut self, rows: &[Row]) -> (usize, io::Result<()>) {
+        match put(&mut self.database, rows) {
+            Ok(()) => (rows.len(), Ok(())),
+            // If the rows were committed all the same, the next poll brings them.
+            Err(failure) => (0, Err(io::Error::other(failure.to_string()))),
+        }
+    }
+
+    fn write_cut_off(&mut self, client: ClientTag, until: UnixTime) -> (bool, io::Result<()>) {
+        match put_cut_offs(&mut self.database, &[(client, until)]) {
+            Ok(()) => (true, Ok(())),
+            Err(failure) => (false, Err(io::Error::other(failure.to_string()))),
+        }
+    }
+
+    fn complain(&self, error: &dyn fmt::Display) {
+        error!(%error, "a revocation was not written");
+    }
+}
+
+/// Writes those of `rows` that are missing.
+pub(super) fn put(database: &mut Database, rows: &[Row]) -> Result<(), Failure> {
+    for rows in rows.chunks(PART) {
+        let keys: Vec<_> = rows.iter().map(|row| row.key.as_bytes()).collect();
+        let clients: Vec<_> =
+            rows.iter().map(|row| row.owner.as_ref().map_or(&[][..], |owner| owner)).collect();
+        let ends: Vec<_> = rows.iter().map(|row| seconds(row.expires_at)).collect();
+        let parameters: [Parameter<'_>; 3] =
+            [(&keys, Type::BYTEA_ARRAY), (&clients, Type::BYTEA_ARRAY), (&ends, Type::INT8_ARRAY)];
+        database.query(INSERT, &parameters, REQUEST_LIMIT)?;
+    }
+    Ok(())
+}
+
+/// Writes those of `cut_offs` that are missing or earlier.
+pub(super) fn put_cut_offs(
+    database: &mut Database,
+    cut_offs: &[(ClientTag, UnixTime)],
+) -> Result<(), Failure> {
+    for cut_offs in cut_offs.chunks(PART) {
+        let clients: Vec<_> = cut_offs.iter().map(|(client, _)| client.as_slice()).collect();
+        let ends: Vec<_> = cut_offs.iter().map(|(_, until)| seconds(*until)).collect();
+        let parameters: [Parameter<'_>; 2] =
+            [(&clients, Type::BYTEA_ARRAY), (&ends, Type::INT8_ARRAY)];
+        database.query(INSERT_CUT_OFF, &parameters, REQUEST_LIMIT)?;
+    }
+    Ok(())
+}
+
+/// Reads a row of the columns `key`, `client` and `expires_at`.
+pub(super) fn read(answer: &Answer) -> Result<Option<Row>, Failure> {
+    let key = RevocationKey::of_bytes(answer.get(0)?);
+    let owner: &[u8] = answer.get(1)?;
+    // An earlier release knew no owners.
+    let owner = owner.try_into().ok();
+    let expires_at = time(answer.get(2)?);
+    Ok(key.map(|key| Row { key, expires_at, owner }))
+}
+
+/// Reads a row of the columns `client` and `until`.
+pub(super) fn read_cut_off(answer: &Answer) -> Result<Option<(ClientTag, UnixTime)>, Failure> {
+    let client: &[u8] = answer.get(0)?;
+    let until = time(answer.get(1)?);
+    Ok(client.try_into().ok().map(|client| (client, until)))
+}
+
+/// Returns a time as a value of the database.
+pub(super) fn seconds(time: UnixTime) -> i64 {
+    i64::try_from(time.0).unwrap_or(i64::MAX)
+}
+
+/// Returns a time of the database.
+pub(super) fn time(seconds: i64) -> UnixTime {
+    UnixTime(u64::try_from(seconds).unwrap_or(0))
+}
+
+/// Sorted, so that two nodes never wait for each other's rows.
+const INSERT: &str = "insert into grantd.revocation (key, client, expires_at) \
+     select distinct on (t.key) t.key, t.client, t.expires_at \
+     from unnest($1::bytea[], $2::bytea[], $3::bigint[]) as t (key, client, expires_at) \
+     order by t.key \
+     on conflict (key) do nothing";
+const INSERT_CUT_OFF: &str = "insert into grantd.cut_off as c (client, until) \
+     select t.client, t.until from unnest($1::bytea[], $2::bigint[]) as t (client, until) \
+     order by t.client \
+     on conflict (client) do update set until = excluded.until where c.until < excluded.until";
+/// The most rows of one statement.
+const PART: usize = 5000;
+/// As long as there are at most this many rows in memory, none is dropped because it is over.
+const LEAST: usize = 1000;

@@ -1,0 +1,172 @@
+//! Reads clients and keys from their rows.
+
+use std::collections::BTreeMap;
+use std::path::Path;
+use std::sync::Arc;
+use std::sync::mpsc::{Receiver, sync_channel};
+use std::thread::{self, available_parallelism};
+
+use compact_str::CompactString;
+use parking_lot::Mutex;
+
+use crate::fault::Fault;
+use crate::keys::signing_key::SigningKey;
+use crate::oauth::client::Client;
+use crate::registry::client_file::check_entry;
+use crate::registry::clients::{Draft, Registry};
+use crate::registry::registered::Registered;
+use crate::store::postgres::database::{BULK_LIMIT, Database, REQUEST_LIMIT, Row, Type};
+use crate::store::postgres::failure::Failure;
+use crate::store::postgres::keys;
+use crate::store::postgres::seal::MasterKeys;
+
+/// The entries of clients that have a fault, by client id, each with its first fault.
+pub(super) type Faulty = BTreeMap<CompactString, String>;
+
+/// An entry as it was read.
+pub(super) type Entry = (CompactString, Result<Client, String>);
+
+/// Reads one entry. `store` is shown in the faults, which quote no value.
+pub(super) fn parse(store: &Path, id: &str, text: &str) -> Result<Client, String> {
+    let client = check_entry(store, 1, text).map_err(|faults| {
+        let fault = faults.first().map(ToString::to_string).unwrap_or_default();
+        format!("client {id}: {fault}")
+    })?;
+    if *client.id != *id {
+        return Err(format!(
+            "client {id}: {}: the row of this client has the entry of another one",
+            store.display()
+        ));
+    }
+    Ok(client)
+}
+
+/// Reads all clients. Returns the registry, and the entries that are not in it because of their
+/// faults.
+pub(super) fn registry(database: &mut Database) -> Result<(Registry, Faulty), Failure> {
+    let estimate = database.query(COUNT, &[], REQUEST_LIMIT)?;
+    let estimate: i64 = estimate.first().map_or(Ok(0), |row| row.get(0))?;
+    let estimate = usize::try_from(estimate).unwrap_or(0).min(MOST_EXPECTED);
+    let draft = Mutex::new((Draft::new(estimate, None), Faulty::new()));
+    let take = |entries: Vec<Entry>| {
+        let mut draft = draft.lock();
+        for (id, client) in entries {
+            match client {
+                Ok(client) => {
+                    draft.0.insert(Registered::new(client));
+                }
+                Err(fault) => {
+                    draft.1.insert(id, fault);
+                }
+            }
+        }
+    };
+    each_client(database, &take)?;
+    let (draft, faulty) = draft.into_inner();
+    Ok((draft.finish(), faulty))
+}
+
+/// Reads all clients, parses them on several threads, and passes them on in batches, in no
+/// particular order.
+pub(super) fn each_client(
+    database: &mut Database,
+    take: &(impl Fn(Vec<Entry>) + Sync),
+) -> Result<(), Failure> {
+    let store = Arc::<Path>::from(database.name());
+    let (send, receive) = sync_channel::<Vec<(CompactString, String)>>(WAITING_BATCHES);
+    let receive = Mutex::new(receive);
+    let threads = available_parallelism().map_or(1, usize::from);
+    thread::scope(|scope| {
+        let work = || parse_batches(&store, &receive, take);
+        // At least one batch is read by this thread if none can be started.
+        let started = (0..threads)
+            .filter(|_| thread::Builder::new().spawn_scoped(scope, work).is_ok())
+            .count();
+        let mut batch = Vec::with_capacity(BATCH);
+        let pass_on = |batch: Vec<(CompactString, String)>| {
+            if started == 0 {
+                take(parse_batch(&store, batch));
+            } else {
+                // The threads receive until the sender is dropped.
+                let _ = send.send(batch);
+            }
+        };
+        let read = database.for_each(ALL, &[], BULK_LIMIT, |row| {
+            batch.push((row.get::<&str>(0)?.into(), row.get::<&str>(1)?.to_owned()));
+            if batch.len() == BATCH {
+                pass_on(std::mem::replace(&mut batch, Vec::with_capacity(BATCH)));
+            }
+            Ok(())
+        });
+        pass_on(batch);
+        drop(send);
+        read
+    })
+}
+
+fn parse_batches(
+    store: &Path,
+    batches: &Mutex<Receiver<Vec<(CompactString, String)>>>,
+    take: &impl Fn(Vec<Entry>),
+) {
+    loop {
+        let batch = batches.lock().recv();
+        let Ok(batch) = batch else { return };
+        take(parse_batch(store, batch));
+    }
+}
+
+fn parse_batch(store: &Path, batch: Vec<(CompactString, String)>) -> Vec<Entry> {
+    let parse = |(id, text): (CompactString, String)| {
+        let client = parse(store, &id, &text);
+        (id, client)
+    };
+    batch.into_iter().map(parse).collect()
+}
+
+/// Reads these clients. A client that is not registered is not returned.
+pub(super) fn clients(
+    database: &mut Database,
+    ids: &[CompactString],
+) -> Result<Vec<Entry>, Failure> {
+    let store = database.name().to_owned();
+    let ids: Vec<&str> = ids.iter().map(CompactString::as_str).collect();
+    let mut entries = Vec::with_capacity(ids.len());
+    database.for_each(SOME, &[(&ids, Type::TEXT_ARRAY)], REQUEST_LIMIT, |row: Row| {
+        let id: &str = row.get(0)?;
+        entries.push((id.into(), parse(&store, id, row.get(1)?)));
+        Ok(())
+    })?;
+    Ok(entries)
+}
+
+/// Reads all signing keys that are not retired. Every fault of them is in the second list.
+pub(super) fn signing_keys(
+    database: &mut Database,
+    master_keys: &MasterKeys,
+) -> Result<(Vec<SigningKey>, Vec<Fault>), Failure> {
+    let rows = database.query(KEYS, &[], REQUEST_LIMIT)?;
+    let (mut found, mut faults) = (Vec::new(), Vec::new());
+    for row in rows {
+        let id: &str = row.get(0)?;
+        match keys::open(database.name(), master_keys, id, row.get(1)?) {
+            Ok(key) => found.push(key),
+            Err(fault) => faults.push(fault),
+        }
+    }
+    Ok((found, faults))
+}
+
+const COUNT: &str = "select greatest(reltuples, 0)::bigint from pg_class \
+                     where oid = 'grantd.client'::regclass";
+const ALL: &str = "select c.client_id, c.entry from grantd.client c";
+const SOME: &str = "select c.client_id, c.entry from grantd.client c \
+                    where c.client_id = any ($1::text[])";
+const KEYS: &str = "select k.key_id, k.document from grantd.signing_key k \
+                    where k.retired_at is null order by k.key_id";
+/// The number of clients that a thread parses at a time.
+const BATCH: usize = 2000;
+/// The number of batches that may wait for a thread.
+const WAITING_BATCHES: usize = 4;
+/// The most clients for which memory is reserved before they are read.
+const MOST_EXPECTED: usize = 4_000_000;

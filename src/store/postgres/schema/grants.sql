@@ -1,0 +1,10 @@
+grant usage on schema grantd to {role};
+grant select on grantd.migration, grantd.client, grantd.epoch, grantd.changes to {role};
+grant select, insert on grantd.signing_key, grantd.secret to {role};
+grant update (retired_at) on grantd.signing_key to {role};
+grant select, insert, update, delete on grantd.revocation, grantd.cut_off to {role};
+grant select, insert, update, delete on grantd.secret_use, grantd.lifetime to {role};
+grant select, insert, delete on grantd.guard to {role};
+grant delete on grantd.changes to {role};
+grant select, update (xid) on grantd.pruned to {role};
+grant execute on function grantd.poll to {role};

@@ -1,0 +1,88 @@
+//! The uses of secrets, added up over all nodes.
+
+use std::time::{Duration, Instant};
+
+use crate::state::secret_uses::{SecretUses, Unsent};
+use crate::store::postgres::database::{BULK_LIMIT, Database, Parameter, REQUEST_LIMIT, Type};
+use crate::store::postgres::failure::Failure;
+use crate::store::postgres::revocations::{seconds, time};
+
+/// What is known of the sums in the store.
+pub(super) struct SecretUseRows {
+    due: Instant,
+    /// What was added up before this time of the database, in Unix seconds, is known.
+    read_until: i64,
+}
+
+impl SecretUseRows {
+    pub(super) fn new(now: Instant) -> Self {
+        Self { due: now, read_until: 0 }
+    }
+
+    /// If it is due at `now`, adds what this node has counted to the sums, and reads the sums that
+    /// have changed.
+    ///
+    /// # Errors
+    ///
+    /// The [`Failure`] of a statement. What was not added is added the next time. If the database
+    /// did not answer in time, it may be added twice.
+    pub(super) fn run(
+        &mut self,
+        database: &mut Database,
+        uses: &SecretUses,
+        now: Instant,
+    ) -> Result<(), Failure> {
+        if now < self.due {
+            return Ok(());
+        }
+        self.due = now + EVERY;
+        for unsent in uses.unsent().chunks(BATCH) {
+            add(database, unsent)?;
+            uses.note_sent(unsent);
+        }
+        let mut read_until = self.read_until;
+        let parameters: [Parameter<'_>; 1] = [(&self.read_until, Type::INT8)];
+        database.for_each(CHANGED, &parameters, BULK_LIMIT, |row| {
+            read_until = row.get(4)?;
+            let stored = u64::try_from(row.get::<i64>(2)?).unwrap_or(0);
+            uses.learn(row.get(0)?, row.get(1)?, (stored, time(row.get(3)?)));
+            Ok(())
+        })?;
+        self.read_until = read_until;
+        Ok(())
+    }
+}
+
+fn add(database: &mut Database, unsent: &[Unsent]) -> Result<(), Failure> {
+    let clients: Vec<_> = unsent.iter().map(|one| &*one.client_id).collect();
+    let labels: Vec<_> = unsent.iter().map(|one| &*one.label).collect();
+    let uses: Vec<_> = unsent.iter().map(|one| i64::try_from(one.uses).unwrap_or(0)).collect();
+    let last: Vec<_> = unsent.iter().map(|one| seconds(one.last)).collect();
+    let parameters: [Parameter<'_>; 4] = [
+        (&clients, Type::TEXT_ARRAY),
+        (&labels, Type::TEXT_ARRAY),
+        (&uses, Type::INT8_ARRAY),
+        (&last, Type::INT8_ARRAY),
+    ];
+    database.query(ADD, &parameters, REQUEST_LIMIT).map(drop)
+}
+
+/// Sorted, so that two nodes never wait for each other's rows.
+const ADD: &str = "\
+    insert into grantd.secret_use as s (client_id, label, uses, last_used) \
+    select t.client_id, t.label, t.uses, t.last_used \
+    from unnest($1::text[], $2::text[], $3::bigint[], $4::bigint[]) \
+        as t (client_id, label, uses, last_used) \
+    order by t.client_id, t.label \
+    on conflict (client_id, label) do update set \
+        uses = s.uses + excluded.uses, \
+        last_used = greatest(s.last_used, excluded.last_used), \
+        at = clock_timestamp()";
+/// A sum may become visible some time after it was added up.
+const CHANGED: &str = "\
+    select s.client_id, s.label, s.uses, s.last_used, \
+        floor(extract(epoch from now()))::bigint - 60 \
+    from grantd.secret_use s where s.at >= to_timestamp($1::bigint)";
+const EVERY: Duration = Duration::from_secs(20);
+/// The number of sums that one statement changes.
+const BATCH: usize = 1000;

@@ -1,0 +1,55 @@
+//! What is in the store.
+
+use std::collections::BTreeMap;
+
+use serde_json::{Value, json};
+
+use crate::store::postgres::database::{BULK_LIMIT, Database, FromSql, Transaction};
+use crate::store::postgres::failure::Failure;
+use crate::store::postgres::schema;
+use crate::store::postgres::seal::MasterKeys;
+
+/// Describes the store.
+///
+/// # Errors
+///
+/// A [`Failure`] if the role of the connection may not read it.
+pub fn read(database: &mut Database) -> Result<Value, Failure> {
+    let role = database.user().to_owned();
+    let name = database.name().to_owned();
+    database.reading(BULK_LIMIT, |transaction| {
+        let server: String = one(transaction, "select current_setting('server_version')")?;
+        let mut sealed_with: BTreeMap<String, usize> = BTreeMap::new();
+        transaction.for_each(SEALED, &[], |row| {
+            let id = MasterKeys::id_in(row.get(0)?).unwrap_or_else(|| "none".to_owned());
+            *sealed_with.entry(id).or_default() += 1;
+            Ok(())
+        })?;
+        Ok(json!({
+            "store": name,
+            "server": server,
+            "role": role,
+            "schema": schema::read_version(transaction)?,
+            "clients": one::<i64>(transaction, "select count(*) from grantd.client")?,
+            "keys": one::<i64>(transaction, KEYS)?,
+            "retired_keys": one::<i64>(transaction, RETIRED_KEYS)?,
+            "master_keys": sealed_with,
+            "revocations": one::<i64>(transaction, "select count(*) from grantd.revocation")?,
+            "cut_offs": one::<i64>(transaction, "select count(*) from grantd.cut_off")?,
+        }))
+    })
+}
+
+/// Returns the value in the first row of a result that has one row.
+fn one<T: for<'r> FromSql<'r>>(transaction: &mut Transaction<'_>, sql: &str) -> Result<T, Failure> {
+    let rows = transaction.query(sql, &[])?;
+    match rows.first() {
+        Some(row) => row.get(0),
+        None => Err(transaction.malformed()),
+    }
+}
+
+const KEYS: &str = "select count(*) from grantd.signing_key where retired_at is null";
+const RETIRED_KEYS: &str = "select count(*) from grantd.signing_key where retired_at is not null";
+const SEALED: &str = "select document from grantd.signing_key \
+                      union all select sealed from grantd.secret";

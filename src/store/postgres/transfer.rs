@@ -1,0 +1,179 @@
+//! Copies clients and keys from files into the store and back.
+
+use zeroize::Zeroizing;
+
+use crate::fault::Fault;
+use crate::random::Random;
+use crate::store::postgres::database::{BULK_LIMIT, Database, Transaction, Type};
+use crate::store::postgres::failure::Failure;
+use crate::store::postgres::seal::{MasterKeys, Purpose};
+
+/// Clients and keys.
+#[derive(PartialEq, Eq)]
+pub struct Contents {
+    /// The id and the entry of each client, in the order of the registry.
+    pub clients: Vec<(String, String)>,
+    /// The `kid` and the document of each key that is not retired, in the order of the `kid`s.
+    pub keys: Vec<(String, Zeroizing<String>)>,
+}
+
+/// The result of [`import`].
+#[derive(Clone, Copy, Debug, PartialEq, Eq)]
+pub enum Imported {
+    /// The store was empty and holds everything now.
+    All,
+    /// The store held the same already.
+    Nothing,
+}
+
+/// Writes `contents` into an empty store: all of it or nothing.
+///
+/// # Errors
+///
+/// The [`Fault`]. It is a fault if the store is not empty, unless it holds the same.
+pub fn import(
+    database: &mut Database,
+    contents: &Contents,
+    master_keys: &MasterKeys,
+    random: &Random,
+) -> Result<Imported, Fault> {
+    let done = database.transaction(BULK_LIMIT, |transaction| {
+        transaction.query(LOCK, &[])?;
+        transaction.query(LOCK_KEYS, &[])?;
+        let found = read(transaction, master_keys)?;
+        if !found.clients.is_empty() || !found.keys.is_empty() || has_retired(transaction)? {
+            return match is_same(&found, contents) {
+                true => Ok(Imported::Nothing),
+                false => Err(Problem::Fault(Fault::new(
+                    transaction.store(),
+                    format!(
+                        "holds {} clients and {} keys, which are not those of the files: import \
+                         into an empty store, or register further clients with `grantd client \
+                         import`",
+                        found.clients.len(),
+                        found.keys.len()
+                    ),
+                ))),
+            };
+        }
+        write_clients(transaction, &contents.clients)?;
+        for (key_id, document) in &contents.keys {
+            let sealed = master_keys
+                .seal(random, Purpose::SigningKey, key_id, document.as_bytes())
+                .map_err(|_| {
+                    let problem = "the operating system has no random bytes to seal a key";
+                    Problem::Fault(Fault::new(transaction.store(), problem))
+                })?;
+            transaction.query(INSERT_KEY, &[(key_id, Type::TEXT), (&sealed, Type::BYTEA)])?;
+        }
+        Ok(Imported::All)
+    });
+    done.map_err(Problem::into_fault)
+}
+
+/// Reads all clients, and all keys that are not retired, as they are at one time.
+///
+/// # Errors
+///
+/// The [`Fault`]. It is a fault if a key cannot be opened.
+pub fn export(database: &mut Database, master_keys: &MasterKeys) -> Result<Contents, Fault> {
+    let done = database.reading(BULK_LIMIT, |transaction| read(transaction, master_keys));
+    done.map_err(Problem::into_fault)
+}
+
+/// A failure of the database, or a fault of what is in it or in the files.
+enum Problem {
+    Failure(Failure),
+    Fault(Fault),
+}
+
+impl Problem {
+    fn into_fault(self) -> Fault {
+        match self {
+            Self::Failure(failure) => failure.into(),
+            Self::Fault(fault) => fault,
+        }
+    }
+}
+
+impl From<Failure> for Problem {
+    fn from(failure: Failure) -> Self {
+        Self::Failure(failure)
+    }
+}
+
+fn read(transaction: &mut Transaction<'_>, master_keys: &MasterKeys) -> Result<Contents, Problem> {
+    let (mut clients, mut sealed) = (Vec::new(), Vec::new());
+    transaction.for_each(CLIENTS, &[], |row| {
+        clients.push((row.get(0)?, row.get(1)?));
+        Ok(())
+    })?;
+    transaction.for_each(KEYS, &[], |row| {
+        sealed.push((row.get(0)?, row.get(1)?));
+        Ok(())
+    })?;
+    let mut keys = Vec::new();
+    for (key_id, sealed) in sealed {
+        let (key_id, sealed): (String, Vec<u8>) = (key_id, sealed);
+        let opened = master_keys.open(transaction.store(), Purpose::SigningKey, &key_id, &sealed);
+        let document = opened.and_then(|document| {
+            let text = std::str::from_utf8(&document).map(str::to_owned).map(Zeroizing::new);
+            text.map_err(|_| Fault::new(transaction.store(), format!("{key_id}: is no text")))
+        });
+        keys.push((key_id, document.map_err(Problem::Fault)?));
+    }
+    Ok(Contents { clients, keys })
+}
+
+fn has_retired(transaction: &mut Transaction<'_>) -> Result<bool, Failure> {
+    let rows = transaction.query("select exists (select from grantd.signing_key)", &[])?;
+    rows.first().map_or(Ok(false), |row| row.get(0))
+}
+
+/// Whether both are the same, in whatever order.
+fn is_same(one: &Contents, other: &Contents) -> bool {
+    fn sorted<T: Ord>(all: &[T]) -> Vec<&T> {
+        let mut all: Vec<_> = all.iter().collect();
+        all.sort_unstable();
+        all
+    }
+    let keys = |contents: &'_ Contents| {
+        let mut keys: Vec<_> = contents.keys.clone();
+        keys.sort_unstable_by(|(one, _), (other, _)| one.cmp(other));
+        keys
+    };
+    sorted(&one.clients) == sorted(&other.clients) && keys(one) == keys(other)
+}
+
+fn write_clients(
+    transaction: &mut Transaction<'_>,
+    clients: &[(String, String)],
+) -> Result<(), Failure> {
+    let mut rest = clients;
+    while !rest.is_empty() {
+        // As many as fit into a statement of a bounded size, but at least one.
+        let mut bytes = 0;
+        let count = rest.iter().take(ROWS_AT_ONCE).take_while(|(id, entry)| {
+            bytes += id.len() + entry.len();
+            bytes <= BYTES_AT_ONCE
+        });
+        let (part, left) = rest.split_at(count.count().max(1));
+        let ids: Vec<_> = part.iter().map(|(id, _)| id.as_str()).collect();
+        let entries: Vec<_> = part.iter().map(|(_, entry)| entry.as_str()).collect();
+        let parameters = &[(&ids as _, Type::TEXT_ARRAY), (&entries as _, Type::TEXT_ARRAY)];
+        transaction.query(INSERT_CLIENTS, parameters)?;
+        rest = left;
+    }
+    Ok(())
+}
+
+const LOCK: &str = "lock table grantd.client in share row exclusive mode";
+const LOCK_KEYS: &str = "lock table grantd.signing_key in share row exclusive mode";
+const CLIENTS: &str = "select client_id, entry from grantd.client order by position";
+const KEYS: &str = "select key_id, document from grantd.signing_key where retired_at is null \
+                    order by key_id";
+const INSERT_CLIENTS: &str = "insert into grantd.client (client_id, entry) \
+                              select * from unnest($1, $2)";
+const INSERT_KEY: &str = "insert into grantd.signing_key (key_id, document) values ($1, $2)";
+const ROWS_AT_ONCE: usize = 5000;
+const BYTES_AT_ONCE: usize = 8 << 20;

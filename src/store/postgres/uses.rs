@@ -1,0 +1,213 @@
+//! Uses of assertions and proofs as rows: a use is accepted if its row was inserted.
+//!
+//! The database decides, and its clock counts. It refuses what has ended, what is used, and what was
+//! signed before the table's birth, plus the tolerance for clocks: what was used before then is not
+//! known. The birth is a row of the same table, which is not logged, so it is lost with the table's
+//! other rows when PostgreSQL crashes or a standby is promoted.
+//!
+//! The node keeps in memory what it has recorded, for the shares of its clients.
+
+use std::collections::HashSet;
+use std::sync::Arc;
+
+use parking_lot::Mutex;
+use tracing::{error, warn};
+
+use crate::clock::Clock;
+use crate::oauth::client_assertion::SKEW;
+use crate::state::group_commit::{Commit, Waiting};
+use crate::state::store_health::StoreHealth;
+use crate::state::uses::UseError;
+use crate::state::uses::index::{Index, Room};
+use crate::state::uses::single_use::{Use, Wish};
+use crate::store::postgres::birth;
+use crate::store::postgres::database::{Database, Parameter, REQUEST_LIMIT, Type};
+use crate::store::postgres::failure::Failure;
+use crate::store::postgres::revocations::{seconds, time};
+use crate::telemetry::once_a_second::OnceASecond;
+use crate::time::UnixTime;
+
+/// Records uses as rows.
+pub(super) struct UseRows {
+    database: Database,
+    index: Index,
+    capacity: usize,
+    clock: Clock,
+    health: Arc<StoreHealth>,
+    complaints: OnceASecond,
+    /// Why the last use could not be recorded.
+    unrecorded: Arc<Mutex<Option<String>>>,
+}
+
+/// The answer of the database to an insert.
+struct Inserted {
+    keys: HashSet<Vec<u8>>,
+    /// What was signed at this time or earlier is refused.
+    refused_until: UnixTime,
+    now: UnixTime,
+}
+
+impl UseRows {
+    /// At most `capacity` uses of this node can be live. Notes in `unrecorded` why none can be
+    /// recorded.
+    pub(super) fn new(
+        database: Database,
+        capacity: usize,
+        clock: Clock,
+        health: Arc<StoreHealth>,
+        unrecorded: Arc<Mutex<Option<String>>>,
+    ) -> Self {
+        let (index, complaints) = (Index::default(), OnceASecond::default());
+        Self { database, index, capacity, clock, health, complaints, unrecorded }
+    }
+
+    fn record(&mut self, waiting: Vec<Wish>) {
+        let now = self.clock.now();
+        self.index.drop_until(now);
+        self.index.set_time(now);
+        let (mut batch, mut keys, mut twins) = (Vec::new(), HashSet::new(), Vec::new());
+        for wish in waiting.into_iter().filter(Waiting::is_awaited) {
+            let entry = wish.job.entry;
+            if keys.contains(&entry.key) {
+                twins.push(wish);
+            } else if self.index.contains(&entry.key) {
+                wish.answer(Err(UseError::Used));
+            } else {
+                match self.index.room(entry.client, self.capacity, now) {
+                    Room::Full => wish.answer(Err(UseError::Full)),
+                    Room::ShareIsUsedUp => wish.answer(Err(UseError::Share)),
+                    Room::Free => {
+                        self.index.insert(entry);
+                        keys.insert(entry.key);
+                        batch.push(wish);
+                    }
+                }
+            }
+        }
+        if batch.is_empty() {
+            return;
+        }
+        let uses: Vec<_> = batch.iter().map(|wish| wish.job).collect();
+        let inserted = self.insert(&uses);
+        *self.unrecorded.lock() = inserted.as_ref().err().map(ToString::to_string);
+        match inserted {
+            Ok(inserted) => self.answer(batch, twins, &inserted),
+            Err(failure) => {
+                uses.iter().for_each(|lost| self.index.remove(lost.entry));
+                if self.complaints.is_due(now).is_some() {
+                    error!(error = %failure, "the use of an assertion or proof was not recorded");
+                }
+            }
+        }
+    }
+
+    fn answer(&mut self, batch: Vec<Wish>, twins: Vec<Wish>, inserted: &Inserted) {
+        for wish in batch {
+            let Use { entry, signed_at } = wish.job;
+            if inserted.keys.contains(&entry.key[..]) {
+                wish.answer(Ok(()));
+                continue;
+            }
+            self.index.remove(entry);
+            wish.answer(Err(if signed_at <= inserted.refused_until {
+                UseError::BeforeRecord
+            } else if entry.until <= inserted.now {
+                UseError::Forgotten
+            } else {
+                UseError::Used
+            }));
+        }
+        // The others try again.
+        for twin in twins {
+            if inserted.keys.contains(&twin.job.entry.key[..]) {
+                twin.answer(Err(UseError::Used));
+            }
+        }
+    }
+
+    /// Inserts the rows of `uses`, all in one statement. The keys differ.
+    fn insert(&mut self, uses: &[Use]) -> Result<Inserted, Failure> {
+        if let Some(inserted) = self.try_insert(uses)? {
+            return Ok(inserted);
+        }
+        birth::write(&mut self.database)?;
+        warn!(
+            "the record of used assertions and proofs begins anew: what was signed before is refused"
+        );
+        let inserted = self.try_insert(uses)?;
+        inserted.ok_or_else(|| birth::missing(self.database.name()))
+    }
+
+    /// `None` if the table has no birth.
+    fn try_insert(&mut self, uses: &[Use]) -> Result<Option<Inserted>, Failure> {
+        let keys: Vec<_> = uses.iter().map(|one| one.entry.key.as_slice()).collect();
+        let clients: Vec<_> = uses.iter().map(|one| one.entry.client.as_slice()).collect();
+        let ends: Vec<_> = uses.iter().map(|one| seconds(one.entry.until.min(LAST))).collect();
+        let signed: Vec<_> = uses.iter().map(|one| seconds(one.signed_at.min(LAST))).collect();
+        let skew = seconds(UnixTime(SKEW));
+        let parameters: [Parameter<'_>; 5] = [
+            (&keys, Type::BYTEA_ARRAY),
+            (&clients, Type::BYTEA_ARRAY),
+            (&ends, Type::INT8_ARRAY),
+            (&signed, Type::INT8_ARRAY),
+            (&skew, Type::INT8),
+        ];
+        let rows = self.database.query(INSERT, &parameters, REQUEST_LIMIT)?;
+        let Some(row) = rows.first() else { return Ok(None) };
+        let Some(refused_until) = row.get::<Option<i64>>(0)? else { return Ok(None) };
+        let keys: Option<Vec<Vec<u8>>> = row.get(2)?;
+        Ok(Some(Inserted {
+            keys: keys.unwrap_or_default().into_iter().collect(),
+            refused_until: time(refused_until),
+            now: time(row.get(1)?),
+        }))
+    }
+
+    /// Looks whether uses can be recorded again.
+    fn look(&mut self) {
+        if self.unrecorded.lock().is_none() {
+            return;
+        }
+        let seen = self.database.query(LOOK, &[], REQUEST_LIMIT);
+        *self.unrecorded.lock() = seen.err().map(|failure| failure.to_string());
+    }
+}
+
+impl Commit<Use, Result<(), UseError>> for UseRows {
+    fn turn(&mut self, waiting: Vec<Wish>) {
+        if !self.health.is_up() {
+            // It may hang: no request waits to see that.
+            return;
+        }
+        if waiting.is_empty() {
+            self.look();
+        } else {
+            self.record(waiting);
+        }
+    }
+}
+
+/// Returns one row: the time up to which what was signed is refused (null if the table has no
+/// birth), the time, and the keys that were inserted. Sorted, so that two nodes never wait for each
+/// other's rows.
+const INSERT: &str = "\
+    with birth as materialized (\
+        select e.since + make_interval(secs => $5::bigint) as since from grantd.epoch e\
+    ), used as (\
+        select t.key, t.client, to_timestamp(t.until) as ends, to_timestamp(t.signed) as signed \
+        from unnest($1::bytea[], $2::bytea[], $3::bigint[], $4::bigint[]) \
+            as t (key, client, until, signed)\
+    ), inserted as (\
+        insert into grantd.guard (key, client, ends) \
+        select u.key, u.client, u.ends from used u, birth b \
+        where u.ends > clock_timestamp() and u.signed > b.since \
+        order by u.key \
+        on conflict (key) do nothing \
+        returning key\
+    ) \
+    select (select floor(extract(epoch from b.since))::bigint from birth b), \
+        floor(extract(epoch from clock_timestamp()))::bigint, \
+        (select array_agg(i.key) from inserted i)";
+const LOOK: &str = "select from grantd.epoch";
+/// The last time that the database is given: the end of the year 9999.
+const LAST: UnixTime = UnixTime(253_402_300_799);

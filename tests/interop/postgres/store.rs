@@ -1,0 +1,327 @@
+//! `grantd store`.
+
+use std::collections::BTreeMap;
+use std::fs;
+use std::os::unix::fs::PermissionsExt as _;
+use std::path::Path;
+use std::process::{Command, Stdio};
+
+use base64::Engine as _;
+use base64::engine::general_purpose::STANDARD;
+use serde_json::{Value, json};
+
+use crate::support::command::{Ended, run};
+use crate::support::home::{set_mode, signing_key};
+use crate::support::postgres::bouncer::PgBouncer;
+use crate::support::postgres::{Postgres, Role};
+use crate::support::registry::registry_of;
+use crate::support::{Home, Program};
+
+/// A master key.
+pub(super) const MASTER_KEY: &str = "AAECAwQFBgcICQoLDA0ODxAREhMUFRYXGBkaGxwdHh8=";
+const OTHER_MASTER_KEY: &str = "/wECAwQFBgcICQoLDA0ODxAREhMUFRYXGBkaGxwdHh8=";
+
+/// Returns a command in `home` with this store and [`MASTER_KEY`].
+pub(super) fn with_store(home: &Home, url: &str, arguments: &[&str]) -> Command {
+    let mut command = home.command(arguments);
+    command.env("GRANTD_STORE_URL", url).env("GRANTD_MASTER_KEY", MASTER_KEY);
+    command
+}
+
+pub(super) fn on(home: &Home, url: &str, arguments: &[&str]) -> Ended {
+    run(with_store(home, url, arguments))
+}
+
+#[track_caller]
+pub(super) fn printed(ended: &Ended) -> Value {
+    serde_json::from_str(ended.assert_fine()).unwrap()
+}
+
+const IMPORT: [&str; 6] = ["store", "import", "--clients", "clients.json", "--keys", "keys"];
+
+/// A cluster whose schema the owner has made, and the owner's URL.
+pub(super) fn migrated() -> (Postgres, String) {
+    let cluster = Postgres::start();
+    let url = cluster.url(Role::Owner);
+    let node = Role::Node.name();
+    on(&Home::new(), &url, &["store", "migrate", "--node-role", node]).assert_fine();
+    (cluster, url)
+}
+
+#[test]
+fn migrations_run_once_also_if_several_commands_run_them_at_once() {
+    let cluster = Postgres::start();
+    let (home, url) = (Home::new(), cluster.url(Role::Owner));
+    let children: Vec<_> = (0..3)
+        .map(|_| {
+            let mut command = with_store(&home, &url, &["store", "migrate"]);
+            command.stdout(Stdio::piped()).stderr(Stdio::piped()).spawn().unwrap()
+        })
+        .collect();
+    let mut before: Vec<_> = children
+        .into_iter()
+        .map(|child| {
+            let output = child.wait_with_output().unwrap();
+            assert!(output.status.success(), "{output:?}");
+            let line: Value = serde_json::from_slice(&output.stdout).unwrap();
+            assert_eq!(line["schema"], 1);
+            line["from"].as_i64().unwrap()
+        })
+        .collect();
+    before.sort_unstable();
+    assert_eq!(before, [0, 1, 1]);
+    assert_eq!(cluster.psql("select version from grantd.migration"), "1");
+}
+
+#[test]
+fn a_failed_migration_leaves_nothing() {
+    let cluster = Postgres::start();
+    let role = ["store", "migrate", "--node-role", "unheard\"of"];
+    on(&Home::new(), &cluster.url(Role::Owner), &role)
+        .assert_error(1, &["has no role unheard\"of: create it with CREATE ROLE"]);
+    assert_eq!(cluster.psql("select to_regnamespace('grantd') is null"), "t");
+}
+
+#[test]
+fn a_node_has_no_more_rights_than_it_needs() {
+    let (cluster, _) = migrated();
+    let fine = |sql: &str| drop(cluster.psql_as(Role::Node, sql).assert_fine().len());
+    fine("select count(*) from grantd.client");
+    fine("insert into grantd.signing_key (key_id, document) values ('k', '')");
+    fine("update grantd.signing_key set retired_at = now() where key_id = 'k'");
+    fine("insert into grantd.revocation values ('r', 'c', 1); delete from grantd.revocation");
+    fine("insert into grantd.cut_off values ('c', 1)");
+    fine("insert into grantd.guard (key, client, ends) values ('j', 'c', now())");
+    fine("delete from grantd.guard where ends < now()");
+    fine("select count(*) from grantd.poll('1:1:')");
+    // The changes that these statements made are in the outbox, which the node cannot write.
+    let kinds = "select string_agg(kind || ' ' || name, ',' order by seq) from grantd.changes";
+    assert_eq!(cluster.psql(kinds), "k k,k k,r 72,o 63");
+    for sql in [
+        "insert into grantd.client (client_id, entry) values ('c', '{}')",
+        "update grantd.client set entry = ''",
+        "delete from grantd.client",
+        "truncate grantd.revocation",
+        "update grantd.signing_key set document = ''",
+        "delete from grantd.signing_key",
+        "insert into grantd.changes (kind, name) values ('c', 'x')",
+        "update grantd.guard set ends = 'infinity'",
+        "update grantd.secret set sealed = ''",
+        "insert into grantd.migration values (2)",
+        "create table grantd.t (i int)",
+        "drop table grantd.guard",
+        "alter table grantd.client disable trigger all",
+    ] {
+        let refused = cluster.psql_as(Role::Node, sql);
+        assert!(
+            refused.stderr.contains("permission denied")
+                || refused.stderr.contains("must be owner"),
+            "{sql}: {refused:?}"
+        );
+    }
+}
+
+/// Returns every file below `directory` with its mode and contents.
+fn files(directory: &Path) -> BTreeMap<String, (u32, Vec<u8>)> {
+    let mut files = BTreeMap::new();
+    for entry in fs::read_dir(directory).unwrap() {
+        let path = entry.unwrap().path();
+        let mode = path.metadata().unwrap().permissions().mode() & 0o7777;
+        let name = path.file_name().unwrap().to_str().unwrap().to_owned();
+        files.insert(name, (mode, fs::read(&path).unwrap()));
+    }
+    files
+}
+
+/// Registers clients whose entries are laid out in several ways, and a second key with times.
+fn filled() -> Home {
+    let home = Home::new();
+    let entries = [
+        "{\"client_id\":\"b\", \"scopes\": [\"s\"]}",
+        "{\n      \"client_id\": \"a\",\n      \"scopes\": [ \"ä\", \"\\u00e4b\" ]\n    }",
+        "{ \"client_id\": \"quo\\\"te\", \"claims\": {\"x\": 1.50} }",
+    ];
+    home.write("clients.json", &format!("{{ \"clients\": [{}] }}\n", entries.join(", ")));
+    run(home.command(&["key", "generate"])).assert_fine();
+    home
+}
+
+fn export(home: &Home, url: &str, to: &str) -> Ended {
+    let (clients, keys) = (format!("{to}.json"), format!("{to}-keys"));
+    on(home, url, &["store", "export", "--clients", &clients, "--keys", &keys])
+}
+
+#[test]
+fn an_export_after_an_import_gives_the_same_clients_and_keys() {
+    let (cluster, url) = migrated();
+    let home = filled();
+    let line = printed(&on(&home, &url, &IMPORT));
+    assert_eq!(
+        (&line["clients"], &line["keys"], &line["imported"]),
+        (&json!(3), &json!(2), &json!(true))
+    );
+    assert_eq!(printed(&on(&home, &url, &IMPORT))["imported"], false);
+
+    assert_eq!(printed(&export(&home, &url, "one"))["keys"], 2);
+    let exported = files(&home.path("one-keys"));
+    assert_eq!(exported, files(&home.keys()));
+    assert!(exported.values().all(|(mode, _)| *mode == 0o600), "{:?}", exported.keys());
+    let mode = |name: &str| home.path(name).metadata().unwrap().permissions().mode() & 0o7777;
+    assert_eq!((mode("one.json"), mode("one-keys")), (0o600, 0o700));
+    // The entries are the same text, in the same order.
+    let text = fs::read_to_string(home.path("one.json")).unwrap();
+    let entries = |text: &str| -> Vec<String> {
+        #[derive(serde::Deserialize)]
+        struct Registry {
+            clients: Vec<Box<serde_json::value::RawValue>>,
+        }
+        let registry: Registry = serde_json::from_str(text).unwrap();
+        registry.clients.iter().map(|entry| entry.get().to_owned()).collect()
+    };
+    assert_eq!(entries(&text), entries(&fs::read_to_string(home.clients()).unwrap()));
+    let list = |clients: &str, keys: &str| {
+        [
+            run(home.command(&["client", "list", "--clients", clients])).stdout,
+            run(home.command(&["key", "list", "--keys", keys])).stdout,
+        ]
+    };
+    assert_eq!(list("one.json", "one-keys"), list("clients.json", "keys"));
+
+    // Once more around, every byte is the same.
+    cluster.psql("truncate grantd.client, grantd.signing_key");
+    let again = ["store", "import", "--clients", "one.json", "--keys", "one-keys"];
+    on(&home, &url, &again).assert_fine();
+    export(&home, &url, "two").assert_fine();
+    assert_eq!(fs::read_to_string(home.path("two.json")).unwrap(), text);
+    assert_eq!(files(&home.path("two-keys")), exported);
+    let server = Program::start(home, &["--clients", "two.json", "--keys", "two-keys"]);
+    assert_eq!(server.metric("grantd_clients "), 3);
+}
+
+#[test]
+fn an_import_is_all_or_nothing() {
+    let (cluster, url) = migrated();
+    let rows = || {
+        cluster.psql("select (select count(*) from grantd.client), (select count(*) from grantd.signing_key)")
+    };
+    let home = filled();
+    // A fault in a file is found before the store is changed.
+    home.write("broken.json", "{\"clients\": [{\"client_id\": \"a\"}, {\"client_id\": \"a\"}]}");
+    on(&home, &url, &["store", "import", "--clients", "broken.json", "--keys", "keys"])
+        .assert_error(1, &["broken.json:1:49: clients[1].client_id: is registered twice"]);
+    let broken = home.write_key("broken.pem", "no key");
+    on(&home, &url, &IMPORT).assert_error(1, &["broken.pem"]);
+    fs::remove_file(broken).unwrap();
+    assert_eq!(rows(), "0|0");
+    // The database refuses the last statement.
+    cluster.psql("alter table grantd.signing_key add constraint no_key check (false)");
+    on(&home, &url, &IMPORT).assert_error(1, &["refuses a statement"]);
+    assert_eq!(rows(), "0|0");
+    cluster.psql("alter table grantd.signing_key drop constraint no_key");
+    on(&home, &url, &IMPORT).assert_fine();
+    // A store with other contents is left as it is.
+    home.write("clients.json", &registry_of(&[json!({"client_id": "other"})]));
+    on(&home, &url, &IMPORT).assert_error(1, &["holds 3 clients and 2 keys", "empty store"]);
+    assert_eq!(rows(), "3|2");
+}
+
+#[test]
+fn an_export_overwrites_nothing_and_leaves_nothing_behind() {
+    let (_cluster, url) = migrated();
+    let home = filled();
+    on(&home, &url, &IMPORT).assert_fine();
+    home.write("one.json", "mine");
+    export(&home, &url, "one").assert_error(1, &["one.json: exists already"]);
+    assert_eq!(fs::read_to_string(home.path("one.json")).unwrap(), "mine");
+    on(&home, &url, &["store", "export", "--clients", "two.json", "--keys", "keys"])
+        .assert_error(1, &["keys: is not empty"]);
+    // The registry cannot be written, so the keys are removed again.
+    on(&home, &url, &["store", "export", "--clients", "none/two.json", "--keys", "two-keys"])
+        .assert_error(1, &["none/two.json: cannot be written"]);
+    assert!(!home.path("two-keys").exists());
+}
+
+#[test]
+fn the_keys_of_a_file_become_part_of_the_entry() {
+    let (cluster, url) = migrated();
+    let home = Home::new();
+    let key = json!({"keys": [{"kty": "OKP", "crv": "Ed25519",
+        "x": "11qYAYKxCrfVS_7TyWQHOg7hcvPapiMlrwIaaPcHURo"}]});
+    home.write("jwks.json", &key.to_string());
+    home.register(&[
+        json!({"client_id": "a", "auth_methods": ["private_key_jwt"], "jwks": "jwks.json"}),
+    ]);
+    on(&home, &url, &IMPORT).assert_fine();
+    let entry: Value =
+        serde_json::from_str(&cluster.psql("select entry from grantd.client")).unwrap();
+    assert_eq!(entry["jwks"], key);
+    assert_eq!(printed(&on(&home, &url, &IMPORT))["imported"], false);
+}
+
+#[test]
+fn a_rekey_seals_all_keys_anew() {
+    let (cluster, url) = migrated();
+    let home = filled();
+    on(&home, &url, &IMPORT).assert_fine();
+    cluster.psql("update grantd.signing_key set retired_at = now() where key_id = (select min(key_id) from grantd.signing_key)");
+    let with_keys = |lines: &[&str], arguments: &[&str]| {
+        set_mode(&home.write("master.key", &lines.join("\n")), 0o600);
+        let mut command = with_store(&home, &url, arguments);
+        run(command
+            .env_remove("GRANTD_MASTER_KEY")
+            .env("GRANTD_STORE__MASTER_KEY_FILE", "master.key"))
+    };
+    let rekey = ["store", "rekey"];
+    let ids = || printed(&on(&home, &url, &["store", "status"]))["master_keys"].clone();
+    let old = ids();
+    let old = old.as_object().unwrap().keys().next().unwrap();
+    let refused = with_keys(&[OTHER_MASTER_KEY], &rekey);
+    refused.assert_error(
+        1,
+        &[&format!("is sealed with the master key {old}, and those that are set are ")],
+    );
+    assert_eq!(refused.stderr.lines().count(), 2, "{refused:?}");
+
+    let line = printed(&with_keys(&[OTHER_MASTER_KEY, MASTER_KEY], &rekey));
+    assert_eq!((&line["sealed_anew"], &line["unchanged"]), (&json!(2), &json!(0)));
+    assert_eq!(ids(), json!({line["master_key"].as_str().unwrap(): 2}));
+    let line = printed(&with_keys(&[OTHER_MASTER_KEY], &rekey));
+    assert_eq!((&line["sealed_anew"], &line["unchanged"]), (&json!(0), &json!(2)));
+    export(&home, &url, "out").assert_error(1, &["is sealed with the master key"]);
+}
+
+#[test]
+fn a_dump_contains_no_part_of_a_private_key() {
+    let (cluster, url) = migrated();
+    let home = Home::new();
+    on(&home, &url, &IMPORT).assert_fine();
+    let dump = cluster.dump(&[]);
+    assert!(dump.contains(signing_key().0.trim_end_matches(".pem")));
+    let pem = &signing_key().1;
+    let base64: String = pem.lines().filter(|line| !line.starts_with('-')).collect();
+    let der = STANDARD.decode(base64).unwrap();
+    // d, p and q are the longest parts of the document; every 16 bytes of it are looked for.
+    let hex: String = der.iter().map(|byte| format!("{byte:02x}")).collect();
+    let dump_hex = dump.to_ascii_lowercase();
+    for at in (0..der.len() - 16).filter(|at| at % 4 == 0) {
+        assert!(!dump_hex.contains(&hex[2 * at..2 * at + 32]), "hex at {at}");
+    }
+    for line in pem.lines().filter(|line| line.len() == 64) {
+        assert!(!dump.contains(line), "base64");
+    }
+    assert!(!dump.contains(MASTER_KEY));
+}
+
+#[test]
+fn every_command_works_through_a_pooler_of_transactions() {
+    let cluster = Postgres::start();
+    let bouncer = PgBouncer::before(&cluster);
+    let (home, url) = (filled(), bouncer.url(Role::Owner));
+    on(&home, &url, &["store", "migrate", "--node-role", Role::Node.name()]).assert_fine();
+    on(&home, &url, &IMPORT).assert_fine();
+    export(&home, &url, "out").assert_fine();
+    assert_eq!(files(&home.path("out-keys")), files(&home.keys()));
+    on(&home, &url, &["store", "rekey"]).assert_fine();
+    let status = printed(&on(&home, &bouncer.url(Role::Node), &["store", "status"]));
+    assert_eq!((&status["clients"], &status["keys"]), (&json!(3), &json!(2)));
+}

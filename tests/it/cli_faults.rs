@@ -1,0 +1,239 @@
+//! Faults in files, which `check` and `serve` both report: each with its place and its remedy.
+
+use serde_json::json;
+
+use crate::support::Home;
+use crate::support::command::{Ended, run};
+use crate::support::home::{set_mode, signing_key};
+
+/// An RSA key of 1024 bits, made for this test and used nowhere else.
+pub(crate) const SHORT_KEY: &str = "-----BEGIN PRIVATE KEY-----
+MIICdgIBADANBgkqhkiG9w0BAQEFAASCAmAwggJcAgEAAoGBAOj9toAbhS6EoEb4
+JX9QHCt+ov+Xv3IQVHLQRpkCh5RsyWqyU4IPKkwXLLyFuGSawNxRwTrzEL7yTNAs
+fgUjbY+XjJulkIU9/iOlgDc6I895ApYe88Ij3t3YuPMyf831ms964jvnPdIpPigR
+drs2uPzI2JpGv30XgfQQOWQOFfGlAgMBAAECgYAUlYWwH75Oc80tN/MoIk260f9Y
+kXGKhELRufDix8RuqoXI9WRHU0urWUjMhwvZZ4qubFKkAKF0HTgIFEY18gFVyShy
+0W4YKnMVBOi08eWYPngFyfq0GHrzBDuEL8pv7hsDLO3VZv+KfE8wTrrfQ0TPGqrl
+yRrLEN5JgbUZIN2p6QJBAPTN6q/ovK3YXiOVEQ4bpgJilFep2YCQ7GfjdmZeXIq9
+MJQMk/HGfUx+uWM/oFyAJJSL2y5l1Yq3wl+RVk5DSt8CQQDzpX1/6r3W1cRyXgYi
+XozaoCwis6prowiOhbTkPnW596aCVdzNXcxsi/CV2GYCoXBS+/3Ka1UmVHq7awBP
+Tpf7AkAJ9lNFo1gCTxrNoeRWyaNA15gn1R6nz73/IE+SLObhMn/Glphyr1wr/8A1
+nMI+4Wwbq3FY+wXspju/vd9gQfbLAkEA0jO7g4mlQNzqf/UIe8xw3wmDKmkxJW3h
+qvxF5QjSDqBPQnELbw52mEtfRBgPYkOfoaiP+3wAWXJW9KzK9qEK0wJAJYqCnztp
+6wnQBONgVeNQrHZZhtukiabQMKWBmAu8zZQvkIe9cnDISzZB5hrbUTFDODy0VBhH
+WVg7Y1l3KTYgpA==
+-----END PRIVATE KEY-----
+";
+
+/// A key on the curve P-256, made for this test and used nowhere else.
+pub(crate) const CURVE_KEY: &str = "-----BEGIN PRIVATE KEY-----
+MIGHAgEAMBMGByqGSM49AgEGCCqGSM49AwEHBG0wawIBAQQgc0wL1tOCyUl0Rf+M
+GiETMKWyxz9VDMvtjYRRa2RU2dyhRANCAAQu1dhtAiH/rmefv/3QshFPb6BAbt87
+rXXCbn6tnrwxn6tIabHebF7bBLyg2tLoPfRKvfamoTSkeZD5EsCP8Lma
+-----END PRIVATE KEY-----
+";
+
+/// Runs `check` and `serve`, which both load every file. `serve` must fail before it listens.
+fn check_and_serve(home: &Home, arguments: &[&str]) -> [Ended; 2] {
+    let serve = ["serve", "--listen", "127.0.0.1:0", "--admin-listen", "127.0.0.1:0"];
+    [&["check"][..], &serve].map(|command| run(home.command(command).args(arguments)))
+}
+
+#[track_caller]
+fn assert_both_fail(home: &Home, arguments: &[&str], says: &[&str]) {
+    for ended in check_and_serve(home, arguments) {
+        ended.assert_error(1, says);
+        let lines: Vec<_> = ended.stderr.lines().filter(|line| !line.starts_with('{')).collect();
+        assert!(lines.iter().all(|line| line.starts_with("grantd: ")), "{lines:?}");
+    }
+}
+
+#[test]
+fn a_fault_in_the_configuration_has_its_file_and_line() {
+    let home = Home::new();
+    for (toml, says) in [
+        (
+            "workers = 2\nwrokers = 3\n",
+            &["bad.toml:2:1: unknown setting `wrokers`: did you mean `workers`?"][..],
+        ),
+        ("\n[limits]\nbody = 1\n", &["bad.toml:3:1: unknown setting `body`"]),
+        (
+            "workers = \"two\"\n",
+            &["bad.toml:1:11: workers: must be a number from 1 to 1024, not a string"],
+        ),
+        // `Startup` and `Live` ignore each other's settings, whatever type their values have.
+        (
+            "workers = 1.5\n",
+            &["bad.toml:1:11: workers: must be a number from 1 to 1024, not a fraction\n"],
+        ),
+        (
+            "jwks_max_age = 1.5",
+            &["bad.toml:1:16: jwks_max_age: must be a number from 1 to 86400, not a fraction\n"],
+        ),
+        (
+            "limits.body_bytes = 2026-01-01",
+            &["bad.toml:1:21: limits.body_bytes: must be a number from 1 to 1073741824, not a \
+               date or time\n"],
+        ),
+        (
+            "limits.idle_seconds = \"\"",
+            &["bad.toml:1:23: limits.idle_seconds: must be a number from 1 to 31536000, not a \
+               string\n"],
+        ),
+        (
+            "workers = 99999999999999999999\n",
+            &["1:11: workers: must be a number from 1 to 1024, not"],
+        ),
+        ("listen = \"a:1\"\n", &["bad.toml:1:10: listen: must be a list, as in [", "not a string"]),
+        ("issuer = 5\n", &["bad.toml:1:10: issuer: must be a string, not a number"]),
+        ("clients = true\n", &["bad.toml:1:11: clients: must be a string, not true or false"]),
+        ("dpop_nonce = \"yes\"\n", &["1:14: dpop_nonce: must be true or false, not a string"]),
+        ("dpop_nonce = 1\n", &["1:14: dpop_nonce: must be true or false, not a number"]),
+        ("socket_mode = true\n", &["bad.toml:1:15: socket_mode: must be a file mode in octal"]),
+        ("limits = 3\n", &["bad.toml:1:10: limits: must be a table, not a number"]),
+        ("log = \"info\"\n", &["bad.toml:1:7: log: must be a table, not a string"]),
+        (
+            "[log]\nlevel = \"loud\"\n",
+            &["bad.toml:2:9: log.level: must be one of error, warn, info, debug"],
+        ),
+        ("[log]\nlevel = 3\n", &["bad.toml:2:9: log.level: must be a string, not a number"]),
+        ("route = \"/a=connect\"\n", &["bad.toml:1:9: route: must be a list"]),
+        ("route = [\"/a=connect\"]\n", &["bad.toml:1:10: route: must be a table, not a string"]),
+        ("[[route]]\npath = \"/a\"\n", &["bad.toml:1:1: route: lacks `dialect`"]),
+        (
+            "[[route]]\npath = \"/a\"\ndialect = \"connect\"\nto = 1\n",
+            &["bad.toml:4:1: unknown setting `to`"],
+        ),
+        ("admin_token_file = \"\"\n", &["1:20: admin_token_file: must not be empty"]),
+        ("clients = \"\"\n", &["bad.toml:1:11: clients: must not be empty"]),
+        ("keys = \"\"\n", &["bad.toml:1:8: keys: must not be empty"]),
+        ("state = \"\"\n", &["bad.toml:1:9: state: must not be empty"]),
+        ("audit = \"\"\n", &["bad.toml:1:9: audit: must not be empty"]),
+        // If a file has two faults, the error names the fault that is nearer to the file's start.
+        ("dpop_nonce = 1\nworkers = 0\n", &["bad.toml:1:14: dpop_nonce: "]),
+        ("workers = 0\ndpop_nonce = 1\n", &["bad.toml:1:11: workers: "]),
+        ("\nlisten = [\"nonsense\"]\n", &["bad.toml:2:11: listen: ", "host:port"]),
+        ("listen = [\n  \"a:1\",\n  \"b\",\n]\n", &["bad.toml:3:3: listen: ", "host:port"]),
+        ("listen = [\"::1:8080\"]\n", &["bad.toml:1:11: listen: ", "[::1]:8080"]),
+        ("\n\nissuer = \"auth.example\"\n", &["bad.toml:3:10: issuer: ", "http"]),
+        ("workers = \n", &["bad.toml:1:"]),
+        (
+            "listen = [\n  \"a:1\",\n  3,\n]\n",
+            &["bad.toml:3:3: listen: must be a string, not a number"],
+        ),
+        ("workers = 0\n", &["bad.toml:1:11: workers: must be a number from 1 to 1024"]),
+        ("jwks_max_age = 0\n", &["bad.toml:1:16: jwks_max_age: must be a number from 1 to 86400"]),
+        ("listen = []\n", &["bad.toml:1:10: listen: name at least one address"]),
+        (
+            "[limits]\nbody_bytes = 0\n",
+            &["bad.toml:2:14: limits.body_bytes: must be a number from 1"],
+        ),
+        (
+            "[limits]\nheader_bytes = 9\n",
+            &["bad.toml:2:16: limits.header_bytes: must be a number from 1024"],
+        ),
+    ] {
+        home.write("bad.toml", toml);
+        // No `--listen` here: an address on the command line would override the one in the file.
+        run(home.command(&["check", "--config", "bad.toml"])).assert_error(1, says);
+    }
+    run(home.command(&["check", "--config", "none.toml"]))
+        .assert_error(1, &["grantd: none.toml: cannot be read: "]);
+}
+
+#[test]
+fn every_fault_of_the_registry_has_its_line_and_field_and_no_value() {
+    let home = Home::new();
+    let text = r#"{"clients": [
+  {"client_id": "a", "scopes": ["x y"],
+   "token_lifetime": "hunter2-hunter2"},
+  {"client_id": "b", "secrets": [{"label": "1", "hash": "hunter2-hunter2"}]},
+  {"client_id": "c", "hunter": true},
+
+  {"client_id": "d", "claims": {"iss": "hunter2-hunter2"}}, {"client_id": "d"}
+]}"#;
+    home.write("clients.json", text);
+    for ended in check_and_serve(&home, &[]) {
+        ended.assert_error(
+            1,
+            &[
+                "grantd: clients.json:2:32: clients[0].scopes: ",
+                "grantd: clients.json:3:22: clients[0].token_lifetime: ",
+                "grantd: clients.json:4:57: clients[1].secrets: ",
+                "grantd: clients.json:5:29: clients[2]: unknown field `hunter`",
+                "grantd: clients.json:7:32: clients[3].claims: ",
+            ],
+        );
+        assert!(!ended.stderr.contains("hunter2"), "{}", ended.stderr);
+    }
+    home.write("clients.json", "{\"clients\": [\n  {\"client_id\": \"a\",}\n]}");
+    assert_both_fail(
+        &home,
+        &[],
+        &["grantd: clients.json:2:21: is not valid JSON here: key must be a string"],
+    );
+    // serde would read each of these objects from an array of its members, too.
+    let hash = format!("$sha256${}", "A".repeat(43));
+    let entry = json!({
+        "client_id": "a", "secrets": [["1", hash, null, null]], "rate_limit": [5, 60],
+    });
+    home.write("clients.json", &json!({ "clients": [entry] }).to_string());
+    let says = ["clients[0].secrets: must be a list of {", "clients[0].rate_limit: must be {"];
+    assert_both_fail(&home, &[], &says);
+    home.write("clients.json", "[[]]");
+    assert_both_fail(&home, &[], &["clients.json:1:1: must be {\"clients\": [{…}, …]}"]);
+    let twice = "{\"clients\": [\n{\"client_id\": \"a\"},\n{\"client_id\": \"a\"}]}";
+    home.write("clients.json", twice);
+    assert_both_fail(&home, &[], &["clients.json:3:1: clients[1].client_id: is registered twice"]);
+    let says = &["grantd: none.json: cannot be read: ", "grantd client add"];
+    assert_both_fail(&home, &["--clients", "none.json"], says);
+}
+
+#[test]
+fn a_key_that_cannot_be_used_is_named() {
+    let (name, pem) = signing_key();
+    let begin = pem.replace("PRIVATE KEY", "RSA PRIVATE KEY");
+    for (file, text, mode, says) in [
+        (name.as_str(), pem.as_str(), 0o644, "can be read by everyone on this machine"),
+        (name, pem, 0o604, "can be read by everyone on this machine"),
+        ("short.pem", SHORT_KEY, 0o600, "is not a usable RSA key of 2048 to 4096 bits"),
+        ("curve.pem", CURVE_KEY, 0o600, "is not a usable RSA key of 2048 to 4096 bits"),
+        ("text.pem", "hunter2\n", 0o600, "is not an unencrypted PKCS#8 private key in PEM"),
+        ("empty.pem", "", 0o600, "is not an unencrypted PKCS#8 private key in PEM"),
+        ("pkcs1.pem", &begin, 0o600, "is not an unencrypted PKCS#8 private key in PEM"),
+        ("cut.pem", &pem[..pem.len() / 2], 0o600, "is not an unencrypted PKCS#8"),
+    ] {
+        let home = Home::without_key();
+        let path = home.write_key(file, text);
+        set_mode(&path, mode);
+        assert_both_fail(&home, &[], &[&format!("grantd: keys/{file}: {says}")]);
+    }
+
+    let home = Home::without_key();
+    home.write_key("bad.pem", &format!("Published-At: 0\nSigns-From: soon\n{pem}"));
+    assert_both_fail(&home, &[], &["grantd: keys/bad.pem:2:13: Signs-From: must be Unix seconds"]);
+    home.write_key("bad.pem", pem);
+    home.write_key("same.pem", pem);
+    assert_both_fail(&home, &[], &["keys/same.pem: holds a key that another file holds too"]);
+    std::fs::create_dir(home.keys().join("directory.pem")).unwrap();
+    set_mode(&home.keys().join("directory.pem"), 0o700);
+    assert_both_fail(&home, &[], &["keys/directory.pem: is not a regular file"]);
+}
+
+#[test]
+fn all_faults_of_all_files_are_reported_at_once() {
+    let home = Home::without_key();
+    home.write("clients.json", "[]");
+    home.write_key("short.pem", SHORT_KEY);
+    home.write_key("text.pem", "text");
+    let says = ["grantd: clients.json:1:", "grantd: keys/short.pem: ", "grantd: keys/text.pem: "];
+    assert_both_fail(&home, &[], &says);
+}
+
+#[test]
+fn files_without_the_name_of_a_key_are_ignored() {
+    let home = Home::new();
+    home.write_key(".hidden.pem", "text");
+    home.write_key("notes.txt", "text");
+    assert!(run(home.command(&["check"])).assert_fine().ends_with(", keys: 1\n"));
+}
