@@ -36,6 +36,8 @@ pub(super) fn run(args: ServeArgs) -> Result<(), CliError> {
     let config = args.resolve()?;
     #[cfg(feature = "opentelemetry")]
     crate::cli::collector::configured()?;
+    #[cfg(feature = "postgres")]
+    store::print_about_snapshot(&config)?;
     let Loaded { name, text, clients, keys, issuer } = load(&config, config_file.as_deref())?;
 
     let file = name.display();

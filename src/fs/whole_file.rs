@@ -7,11 +7,11 @@ mod place;
 use std::ffi::{OsStr, OsString};
 use std::fs::{self, File, Permissions};
 use std::io::{self, Write};
-use std::path::Path;
+use std::path::{Path, PathBuf};
 
 use tempfile::{Builder, NamedTempFile};
 
-pub(in crate::fs) use crate::fs::whole_file::lock::open_regular;
+pub(crate) use crate::fs::whole_file::lock::open_regular;
 pub use crate::fs::whole_file::lock::{
     Lock, check_lock, lock, lock_directory, lock_if_used, lock_within,
 };
@@ -48,6 +48,38 @@ pub(in crate::fs) fn replace_unresolved(path: &Path, contents: &[u8]) -> io::Res
     }
     file.persist(path)?;
     sync_directory(path)
+}
+
+/// A file that is written in parts beside the file that it replaces as a whole. It has mode 0600. It
+/// is removed if it is dropped before.
+#[derive(Debug)]
+pub(crate) struct Replacement {
+    file: NamedTempFile,
+    path: PathBuf,
+}
+
+impl Replacement {
+    /// Begins the file that replaces `path`, which is no symbolic link: a link would itself be
+    /// replaced. The caller must hold the lock of the file, as for [`replace`].
+    pub(crate) fn begin(path: &Path) -> io::Result<Self> {
+        if is_mount(path) {
+            return Err(io::ErrorKind::ResourceBusy.into());
+        }
+        remove_leftovers(path);
+        Ok(Self { file: create_beside(path)?, path: path.to_owned() })
+    }
+
+    pub(crate) fn file(&mut self) -> &mut File {
+        self.file.as_file_mut()
+    }
+
+    /// Syncs the file to disk and puts it in place. Returns it, still open to read and write.
+    pub(crate) fn finish(self) -> io::Result<File> {
+        self.file.as_file().sync_all()?;
+        let file = self.file.persist(&self.path)?;
+        sync_directory(&self.path)?;
+        Ok(file)
+    }
 }
 
 /// Creates the file `path` with mode 0600 and syncs it to disk. If the process runs as root, the
@@ -173,15 +205,20 @@ pub fn has_other_names(path: &Path) -> bool {
 /// Writes `contents` to a temporary file in the directory of `path`. The crate `tempfile` creates
 /// such files with mode 0600.
 fn write_beside(path: &Path, contents: &[u8]) -> io::Result<NamedTempFile> {
+    let mut file = create_beside(path)?;
+    file.write_all(contents)?;
+    file.as_file().sync_all()?;
+    Ok(file)
+}
+
+fn create_beside(path: &Path) -> io::Result<NamedTempFile> {
     let directory = directory_of(path);
-    let mut file = Builder::new()
+    let file = Builder::new()
         .prefix(&temporary_prefix(path))
         .rand_bytes(RANDOM_CHARS)
         .suffix(TEMPORARY_SUFFIX)
         .tempfile_in(directory)?;
     owner::inherit(file.as_file(), directory)?;
-    file.write_all(contents)?;
-    file.as_file().sync_all()?;
     Ok(file)
 }
 

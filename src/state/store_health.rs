@@ -1,7 +1,6 @@
 //! How well this server knows the store that it shares with others. The thread that follows the
 //! store writes it; requests, `/readyz` and the metrics read it.
 
-use std::fmt::Write as _;
 use std::sync::atomic::{AtomicBool, AtomicU64, Ordering};
 use std::time::{Duration, Instant};
 
@@ -29,6 +28,8 @@ pub struct StoreHealth {
     away: Mutex<Option<String>>,
     /// The entries of the store that cannot be used, and what is in force in their place.
     faulty: Mutex<Option<String>>,
+    /// Why there is no snapshot to start from while the store is away.
+    uncached: Mutex<Option<String>>,
 }
 
 impl StoreHealth {
@@ -45,6 +46,7 @@ impl StoreHealth {
             changes: AtomicU64::new(0),
             away: Mutex::default(),
             faulty: Mutex::default(),
+            uncached: Mutex::default(),
         }
     }
 
@@ -76,6 +78,11 @@ impl StoreHealth {
     /// Notes the entries that cannot be used; `None` if there are none.
     pub fn note_faulty(&self, problem: Option<String>) {
         *self.faulty.lock() = problem;
+    }
+
+    /// Notes why a server could not start while the store is away; `None` if it could.
+    pub fn note_uncached(&self, problem: Option<String>) {
+        *self.uncached.lock() = problem;
     }
 
     /// Notes the epoch of the store, which began at `since`.
@@ -127,20 +134,16 @@ impl StoreHealth {
             let is_silent = age > LONGEST_SILENCE;
             is_silent.then(|| format!("{}: is not read: see the log", self.name))
         });
-        let faulty = self.faulty.lock().clone();
-        let Some(mut text) = away else { return faulty };
-        // Writing to a String cannot fail.
-        let _ = write!(
-            text,
-            "; what was in the store {} s ago stays in force, and no token can be revoked, and no \
-             assertion or proof accepted, until it answers",
-            age.as_secs()
-        );
-        if let Some(faulty) = faulty {
-            text.push_str("; ");
-            text.push_str(&faulty);
-        }
-        Some(text)
+        let away = away.map(|text| {
+            format!(
+                "{text}; what was in the store {} s ago stays in force, and no token can be \
+                 revoked, and no assertion or proof accepted, until it answers",
+                age.as_secs()
+            )
+        });
+        let problems = [away, self.faulty.lock().clone(), self.uncached.lock().clone()];
+        let problems: Vec<_> = problems.into_iter().flatten().collect();
+        (!problems.is_empty()).then(|| problems.join("; "))
     }
 }
 

@@ -16,6 +16,8 @@ mod rows;
 pub mod schema;
 pub mod seal;
 mod secret_uses;
+pub mod snapshot_file;
+pub mod start;
 pub mod status;
 mod tls;
 pub mod transfer;

@@ -5,6 +5,7 @@ mod faults;
 mod impostor;
 mod manual;
 mod nodes;
+mod snapshot;
 mod store;
 
 use std::io::Read;

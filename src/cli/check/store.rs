@@ -3,7 +3,9 @@
 use crate::cli::addresses;
 use crate::cli::check::{Loaded, files};
 use crate::cli::error::CliError;
+use crate::cli::output::print;
 use crate::cli::settings::database;
+use crate::clock::Clock;
 use crate::config::Config;
 use crate::fault::Fault;
 use crate::keys::key_store::StoredKeys;
@@ -16,6 +18,16 @@ use crate::store::postgres::client_document;
 use crate::store::postgres::database::BULK_LIMIT;
 use crate::store::postgres::keys::KeyRows;
 use crate::store::postgres::seal::MasterKeys;
+use crate::store::postgres::start::about_snapshot;
+
+/// Says whether `serve` could start while the database is away.
+pub(super) fn print_about_snapshot(config: &Config) -> Result<(), CliError> {
+    match about_snapshot(&config.startup, Clock::system().now()) {
+        Some((true, line)) => print(format_args!("warning: {line}")),
+        Some((false, line)) => print(format_args!("note: {line}")),
+        None => Ok(()),
+    }
+}
 
 /// Reads the store and determines the issuer's URL. The error lists every fault that would keep
 /// `serve` from starting, and those of entries of clients, which `serve` would leave out.

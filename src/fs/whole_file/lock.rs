@@ -184,7 +184,7 @@ fn open(name: &Path) -> io::Result<File> {
 }
 
 /// Opens `name`, which must be a regular file and no symbolic link.
-pub(in crate::fs) fn open_regular(name: &Path, options: &mut OpenOptions) -> io::Result<File> {
+pub(crate) fn open_regular(name: &Path, options: &mut OpenOptions) -> io::Result<File> {
     #[cfg(unix)]
     {
         use rustix::fs::OFlags;

@@ -23,16 +23,15 @@ use crate::fault::Fault;
 use crate::keys::signing_key::SigningKey;
 use crate::registry::clients::{Registry, Update};
 use crate::signing::worker::lower_priority;
-use crate::state::revocations::RevocationKey;
 use crate::state::revocations::ledger::{Shared, is_over};
 use crate::state::secret_uses::SecretUses;
-use crate::state::shares::ClientTag;
 use crate::state::store_health::StoreHealth;
 use crate::store::postgres::database::{BULK_LIMIT, Database, REQUEST_LIMIT, Type};
 use crate::store::postgres::failure::Failure;
 use crate::store::postgres::rows::{self, Entry, Faulty};
 use crate::store::postgres::seal::MasterKeys;
 use crate::store::postgres::secret_uses::SecretUseRows;
+use crate::store::postgres::snapshot_file::{Item, SnapshotFile, Source};
 use crate::store::postgres::upkeep::Upkeep;
 use crate::store::postgres::{birth, revocations};
 use crate::time::UnixTime;
@@ -40,7 +39,13 @@ use crate::time::UnixTime;
 /// Follows the store.
 pub struct Follower {
     pub(super) database: Database,
-    pub(super) master_keys: MasterKeys,
+    pub(super) master_keys: Arc<MasterKeys>,
+    /// The copy of the store from which a server starts while the database is away.
+    pub(super) snapshot_file: SnapshotFile,
+    /// What is known of the store by its URL.
+    pub(super) source: Source,
+    /// The system's identifier in the snapshot from which this server has started.
+    pub(super) system: Option<String>,
     pub(super) health: Arc<StoreHealth>,
     pub(super) revoked: Arc<Shared>,
     pub(super) secret_uses: Arc<SecretUses>,
@@ -125,6 +130,18 @@ impl Position {
         Err(birth::missing(database.name()))
     }
 
+    /// Returns the store of this position, of which `known` is known by its URL.
+    pub(super) fn source(
+        &self,
+        database: &mut Database,
+        known: &Source,
+    ) -> Result<Source, Failure> {
+        let rows = database.query(SYSTEM, &[], REQUEST_LIMIT)?;
+        let system = rows.first().map_or(Ok(String::new()), |row| row.get(0))?;
+        let (epoch, since) = (self.epoch.clone(), self.since);
+        Ok(Source { system, epoch, since, ..known.clone() })
+    }
+
     /// When the epoch began.
     pub(super) fn since(&self) -> UnixTime {
         self.since
@@ -163,7 +180,11 @@ impl Follower {
     /// Polls once, and logs when the store goes away and when it comes back.
     fn turn(&mut self, sink: &mut Sink) {
         let now = self.clock.instant();
+        if self.snapshot_file.is_base_needed() {
+            self.position = None;
+        }
         let done = self.poll(sink);
+        self.health.note_uncached(self.snapshot_file.problem());
         match &done {
             Ok(()) => {
                 if self.health.note_seen(now) {
@@ -188,6 +209,7 @@ impl Follower {
 
     fn poll(&mut self, sink: &mut Sink) -> Result<(), Failure> {
         let Some(position) = self.position.clone() else { return self.read_anew(sink) };
+        let now = self.clock.now();
         let mut changed = Changed::default();
         let mut next = None;
         let last = &position.snapshot;
@@ -210,6 +232,7 @@ impl Follower {
         };
         self.put_in_force(changed, sink)?;
         self.position = Some(next);
+        self.snapshot_file.seen(now);
         Ok(())
     }
 
@@ -224,6 +247,7 @@ impl Follower {
                 self.database.query(REVOKED, &[(&keys, Type::BYTEA_ARRAY)], REQUEST_LIMIT)?;
             for row in &rows {
                 if let Some(row) = revocations::read(row)? {
+                    self.snapshot_file.add(&Item::Revoked(row));
                     self.revoked.revoked.insert(row);
                 }
             }
@@ -233,6 +257,7 @@ impl Follower {
             let rows = self.database.query(CUT_OFF, &parameters, REQUEST_LIMIT)?;
             for row in &rows {
                 if let Some((client, until)) = revocations::read_cut_off(row)? {
+                    self.snapshot_file.add(&Item::CutOff(client, until));
                     self.revoked.revoked.insert_cut_off(client, until);
                 }
             }
@@ -242,12 +267,15 @@ impl Follower {
         let mut updates = Vec::new();
         for ids in ids.chunks(PART) {
             let mut missing: HashSet<_> = ids.iter().cloned().collect();
-            for (id, client) in rows::clients(&mut self.database, ids)? {
+            let snapshot_file = &mut self.snapshot_file;
+            let raw = |id: &str, entry: &str| snapshot_file.add(&Item::Client(id, entry));
+            for (id, client) in rows::clients(&mut self.database, ids, raw)? {
                 missing.remove(&id);
                 updates.extend(self.judge((id, client)));
             }
             for id in missing {
                 self.faulty.remove(&id);
+                self.snapshot_file.add(&Item::Removed(&id));
                 updates.push(Update::Remove(id));
             }
             if updates.len() >= MOST_AT_ONCE {
@@ -282,7 +310,9 @@ impl Follower {
 
     /// Returns all signing keys, or `None` if one of them has a fault.
     fn read_keys(&mut self) -> Result<Option<Vec<SigningKey>>, Failure> {
-        let (keys, faults) = rows::signing_keys(&mut self.database, &self.master_keys)?;
+        let sealed = rows::sealed_keys(&mut self.database)?;
+        let (keys, faults) = rows::open_keys(self.database.name(), &self.master_keys, &sealed);
+        self.snapshot_file.add_keys(faults.is_empty().then_some(sealed));
         let fault = faults.first().map(ToString::to_string);
         if let Some(fault) = &fault
             && self.key_fault.as_ref() != Some(fault)
@@ -310,14 +340,16 @@ impl Follower {
 
     /// Reads everything, and puts in force in what it differs.
     fn read_anew(&mut self, sink: &mut Sink) -> Result<(), Failure> {
+        let now = self.clock.now();
         let position = Position::begin(&mut self.database)?;
+        self.begin_snapshot(&position)?;
         self.read_revoked_anew()?;
         let keys = self.read_keys()?;
         let registered = (sink.registered)();
         // The clients of the registry that are not in the store, until they are found there.
         let missing: HashSet<_> = registered.iter().map(|client| client.id.clone()).collect();
         let found = Mutex::new((missing, Vec::new()));
-        rows::each_client(&mut self.database, &|entries| {
+        let take = |entries: Vec<Entry>| {
             let mut found = found.lock();
             for (id, client) in entries {
                 found.0.remove(&id);
@@ -326,7 +358,12 @@ impl Follower {
                     found.1.push((id, client));
                 }
             }
+        };
+        let snapshot_file = &mut self.snapshot_file;
+        rows::each_client(&mut self.database, &take, &mut |id, entry| {
+            snapshot_file.add(&Item::Client(id, entry));
         })?;
+        self.snapshot_file.end_base(now);
         let (missing, differing) = found.into_inner();
         self.faulty.clear();
         let gone = missing.len();
@@ -345,17 +382,32 @@ impl Follower {
         Ok(())
     }
 
+    /// Begins a snapshot of all that is read from now on.
+    fn begin_snapshot(&mut self, position: &Position) -> Result<(), Failure> {
+        let source = position.source(&mut self.database, &self.source)?;
+        if self.system.take().is_some_and(|system| system != source.system) {
+            warn!(
+                store = %self.database.name().display(),
+                "the store is not the one whose snapshot this server has started from, or it was restored: what it holds is in force now"
+            );
+        }
+        self.snapshot_file.begin(source);
+        Ok(())
+    }
+
     /// Reads all revocations and cut-offs. Writes those back that this server knows and the store
     /// has lost: a standby that was promoted may lack the last ones.
     fn read_revoked_anew(&mut self) -> Result<(), Failure> {
         let (mut known, mut cut_offs) = (HashSet::new(), HashSet::new());
-        let known_keys = |key| {
-            known.insert(key);
-        };
-        let known_cut_offs = |one| {
-            cut_offs.insert(one);
-        };
-        read_revoked(&mut self.database, &self.revoked, known_keys, known_cut_offs)?;
+        let snapshot_file = &mut self.snapshot_file;
+        read_revoked(&mut self.database, &self.revoked, |item| {
+            snapshot_file.add(&item);
+            match item {
+                Item::Revoked(row) => drop(known.insert(row.key)),
+                Item::CutOff(client, until) => drop(cut_offs.insert((client, until))),
+                _ => {}
+            }
+        })?;
         let now = self.clock.now();
         let mut lost = Vec::new();
         self.revoked.revoked.for_each(|row| {
@@ -392,19 +444,18 @@ impl Follower {
 pub(super) fn read_revoked(
     database: &mut Database,
     into: &Shared,
-    mut each: impl FnMut(RevocationKey),
-    mut each_cut_off: impl FnMut((ClientTag, UnixTime)),
+    mut each: impl FnMut(Item<'static>),
 ) -> Result<(), Failure> {
     database.for_each(ALL_CUT_OFFS, &[], BULK_LIMIT, |row| {
         if let Some((client, until)) = revocations::read_cut_off(&row)? {
             into.revoked.insert_cut_off(client, until);
-            each_cut_off((client, until));
+            each(Item::CutOff(client, until));
         }
         Ok(())
     })?;
     database.for_each(ALL_REVOKED, &[], BULK_LIMIT, |row| {
         if let Some(row) = revocations::read(&row)? {
-            each(row.key);
+            each(Item::Revoked(row));
             into.revoked.insert(row);
         }
         Ok(())
@@ -457,6 +508,7 @@ fn of_hex(text: &str) -> Option<Vec<u8>> {
 
 const BEGIN: &str = "select p.epoch, p.snapshot, floor(extract(epoch from p.since))::bigint \
                      from grantd.poll(pg_current_snapshot()::text) p limit 1";
+const SYSTEM: &str = "select s.system_identifier::text from pg_control_system() s";
 const POLL: &str = "select p.epoch, p.snapshot, p.is_pruned, \
                     floor(extract(epoch from p.since))::bigint, p.kind, p.name \
                     from grantd.poll($1) p";

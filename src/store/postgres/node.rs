@@ -3,12 +3,10 @@
 //! A server has three connections: one to follow the store, one to write revocations, and one to
 //! record uses. Each belongs to a thread, so no request waits for another's statement.
 
-use std::path::Path;
 use std::sync::Arc;
 use std::time::Duration;
 
 use tracing::{error, info};
-use zeroize::Zeroizing;
 
 use crate::clock::Clock;
 use crate::config::Startup;
@@ -19,19 +17,18 @@ use crate::oauth::decoy::DecoyKey;
 use crate::random::Random;
 use crate::registry::clients::Registry;
 use crate::state::revocations::Revocations;
-use crate::state::revocations::ledger::{Ledger, Shared};
+use crate::state::revocations::ledger::Ledger;
 use crate::state::secret_uses::SecretUses;
 use crate::state::store_health::StoreHealth;
 use crate::state::uses::Uses;
-use crate::store::postgres::database::{BULK_LIMIT, Database, REQUEST_LIMIT, Type};
-use crate::store::postgres::failure::{Failure, FailureKind};
-use crate::store::postgres::follow::{Follower, Position, read_revoked};
+use crate::store::postgres::database::{BULK_LIMIT, Database};
+use crate::store::postgres::follow::Follower;
 use crate::store::postgres::keys::KeyRows;
 use crate::store::postgres::revocations::RevocationRows;
-use crate::store::postgres::rows;
-use crate::store::postgres::schema;
-use crate::store::postgres::seal::{MasterKeys, Purpose};
+use crate::store::postgres::seal::MasterKeys;
 use crate::store::postgres::secret_uses::SecretUseRows;
+use crate::store::postgres::snapshot_file::{self, SnapshotFile, Source};
+use crate::store::postgres::start::{Known, Start};
 use crate::store::postgres::upkeep::Upkeep;
 use crate::store::postgres::uses::UseRows;
 use crate::telemetry::audit::Audit;
@@ -71,32 +68,40 @@ pub struct Opening<'a> {
 }
 
 impl Node {
-    /// Reads the whole store.
+    /// Reads the whole store, or, while that is away, the snapshot of it.
     ///
     /// # Errors
     ///
-    /// All [`Fault`]s: the store cannot be reached, has another schema, or a signing key in it
-    /// cannot be opened. An entry of a client that has a fault is logged and left out: the other
-    /// clients must not wait until it is mended.
+    /// All [`Fault`]s: the store cannot be reached and no snapshot of it can be used, the store has
+    /// another schema, or a signing key cannot be opened. An entry of a client that has a fault is
+    /// logged and left out: the other clients must not wait until it is mended.
     pub fn open(opening: Opening<'_>) -> Result<Self, Vec<Fault>> {
         let Opening { startup, clock, random, audit } = opening;
         let (settings, limits) = (&startup.store, &startup.limits);
-        let master_keys = MasterKeys::load(settings)?;
-        let mut database = Database::connect(settings, clock)?;
-        schema::require(&mut database)?;
+        let master_keys = Arc::new(MasterKeys::load(settings)?);
+        let mut database = Database::new(settings, clock)?;
         let begin = clock.instant();
-        let position = Position::begin(&mut database)?;
-        let shared = Arc::<Shared>::default();
-        read_revoked(&mut database, &shared, drop, drop)?;
-        let (keys, faults) = rows::signing_keys(&mut database, &master_keys)?;
-        if !faults.is_empty() {
-            return Err(faults);
-        }
-        let (clients, faulty) = rows::registry(&mut database)?;
+        let source = settings.url.as_ref().map(Source::of).unwrap_or_default();
+        let path = snapshot_file::path(&startup.state);
+        let mut snapshot_file = if settings.cache {
+            SnapshotFile::start(path.clone(), Arc::clone(&master_keys), random, clock)?
+        } else {
+            SnapshotFile::off()
+        };
+        let mut start = Start {
+            database: &mut database,
+            master_keys: &master_keys,
+            random,
+            clock,
+            snapshot_file: &mut snapshot_file,
+            source: &source,
+        };
+        let known = if settings.cache { start.of_either(&path)? } else { start.of_store()? };
+        let Known { clients, faulty, keys, decoy_key, shared, position, since, away, system } =
+            known;
         for fault in faulty.values() {
             error!(%fault, "this client is not served");
         }
-        let decoy_key = decoy_key(&mut database, &master_keys, random)?;
         let store = database.name().to_owned();
         info!(
             store = %store.display(),
@@ -106,8 +111,12 @@ impl Node {
             "the store was read"
         );
 
-        let health = StoreHealth::new(store.display().to_string(), settings.max_staleness, begin);
-        health.note_epoch(position.since());
+        let mut health =
+            StoreHealth::new(store.display().to_string(), settings.max_staleness, begin);
+        if let Some((age, problem)) = away {
+            health = health.away_for(age, problem);
+        }
+        health.note_epoch(since);
         let health = Arc::new(health);
         let rows = RevocationRows::new(
             Database::new(settings, clock)?,
@@ -130,12 +139,15 @@ impl Node {
         let follower = Follower {
             database,
             master_keys,
+            snapshot_file,
+            source,
+            system,
             health: Arc::clone(&health),
             revoked: shared,
             secret_uses: Arc::clone(&secret_uses),
             clock: clock.clone(),
             every: Duration::from_millis(settings.poll_ms),
-            position: Some(position),
+            position,
             faulty,
             key_fault: None,
             secret_use_rows: SecretUseRows::new(begin),
@@ -169,47 +181,3 @@ impl Node {
         Ok(())
     }
 }
-
-/// Reads the decoy key. If there is none, generates one; of several servers that do so at the same
-/// time, all use the first one's.
-fn decoy_key(
-    database: &mut Database,
-    master_keys: &MasterKeys,
-    random: &Random,
-) -> Result<DecoyKey, Vec<Fault>> {
-    let store = database.name().to_owned();
-    if let Some(key) = read_decoy_key(database, master_keys)? {
-        return Ok(key);
-    }
-    let no_random = |_| Fault::new(&store, "the operating system has no random bytes");
-    let mut bytes = Zeroizing::new([0; DecoyKey::BYTES]);
-    random.fill(&mut *bytes).map_err(no_random)?;
-    let sealed =
-        master_keys.seal(random, Purpose::Secret, DECOY_KEY, &*bytes).map_err(no_random)?;
-    let parameters = [(&DECOY_KEY as _, Type::TEXT), (&sealed as _, Type::BYTEA)];
-    database.query(PUT_SECRET, &parameters, REQUEST_LIMIT)?;
-    read_decoy_key(database, master_keys)?.ok_or_else(|| vec![lost(&store).into()])
-}
-
-fn read_decoy_key(
-    database: &mut Database,
-    master_keys: &MasterKeys,
-) -> Result<Option<DecoyKey>, Vec<Fault>> {
-    let rows = database.query(GET_SECRET, &[(&DECOY_KEY, Type::TEXT)], REQUEST_LIMIT)?;
-    let Some(row) = rows.first() else { return Ok(None) };
-    let store = database.name();
-    let key = master_keys.open(store, Purpose::Secret, DECOY_KEY, row.get(0)?)?;
-    let key = key.as_slice().try_into().map(DecoyKey::new);
-    let problem = "holds a decoy key of another length: delete it from grantd.secret";
-    key.map(Some).map_err(|_| vec![Fault::new(store, problem)])
-}
-
-fn lost(store: &Path) -> Failure {
-    let problem = "has not kept the row that was written to grantd.secret: see its triggers";
-    Failure::new(FailureKind::Malformed, store, problem)
-}
-
-const DECOY_KEY: &str = "decoy key";
-const GET_SECRET: &str = "select s.sealed from grantd.secret s where s.name = $1";
-const PUT_SECRET: &str = "insert into grantd.secret (name, sealed) values ($1, $2) \
-                          on conflict (name) do nothing";

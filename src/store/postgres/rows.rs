@@ -43,41 +43,76 @@ pub(super) fn parse(store: &Path, id: &str, text: &str) -> Result<Client, String
 
 /// Reads all clients. Returns the registry, and the entries that are not in it because of their
 /// faults.
-pub(super) fn registry(database: &mut Database) -> Result<(Registry, Faulty), Failure> {
+pub(super) fn registry(
+    database: &mut Database,
+    raw: &mut dyn FnMut(&str, &str),
+) -> Result<(Registry, Faulty), Failure> {
     let estimate = database.query(COUNT, &[], REQUEST_LIMIT)?;
     let estimate: i64 = estimate.first().map_or(Ok(0), |row| row.get(0))?;
     let estimate = usize::try_from(estimate).unwrap_or(0).min(MOST_EXPECTED);
-    let draft = Mutex::new((Draft::new(estimate, None), Faulty::new()));
-    let take = |entries: Vec<Entry>| {
-        let mut draft = draft.lock();
+    let collected = Collected::new(estimate);
+    each_client(database, &|entries| collected.add(entries), raw)?;
+    Ok(collected.finish())
+}
+
+/// A registry that several threads collect, and the entries with faults.
+pub(super) struct Collected(Mutex<(Draft<'static>, Faulty)>);
+
+impl Collected {
+    /// `expected` is the number of clients for which memory is reserved.
+    pub(super) fn new(expected: usize) -> Self {
+        Self(Mutex::new((Draft::new(expected, None), Faulty::new())))
+    }
+
+    pub(super) fn add(&self, entries: Vec<Entry>) {
+        let mut collected = self.0.lock();
         for (id, client) in entries {
             match client {
                 Ok(client) => {
-                    draft.0.insert(Registered::new(client));
+                    collected.0.insert(Registered::new(client));
                 }
                 Err(fault) => {
-                    draft.1.insert(id, fault);
+                    collected.1.insert(id, fault);
                 }
             }
         }
-    };
-    each_client(database, &take)?;
-    let (draft, faulty) = draft.into_inner();
-    Ok((draft.finish(), faulty))
+    }
+
+    pub(super) fn finish(self) -> (Registry, Faulty) {
+        let (draft, faulty) = self.0.into_inner();
+        (draft.finish(), faulty)
+    }
 }
 
 /// Reads all clients, parses them on several threads, and passes them on in batches, in no
-/// particular order.
+/// particular order. Each row is also passed to `raw` as it arrives.
 pub(super) fn each_client(
     database: &mut Database,
     take: &(impl Fn(Vec<Entry>) + Sync),
+    raw: &mut dyn FnMut(&str, &str),
 ) -> Result<(), Failure> {
     let store = Arc::<Path>::from(database.name());
+    parse_all(&store, take, |parse| {
+        database.for_each(ALL, &[], BULK_LIMIT, |row| {
+            let (id, text) = (row.get(0)?, row.get(1)?);
+            raw(id, text);
+            parse(id, text);
+            Ok(())
+        })
+    })
+}
+
+/// Parses the entries that `read` passes on, as [`each_client`] does.
+pub(super) fn parse_all<T>(
+    store: &Arc<Path>,
+    take: &(impl Fn(Vec<Entry>) + Sync),
+    read: impl FnOnce(&mut dyn FnMut(&str, &str)) -> T,
+) -> T {
     let (send, receive) = sync_channel::<Vec<(CompactString, String)>>(WAITING_BATCHES);
     let receive = Mutex::new(receive);
     let threads = available_parallelism().map_or(1, usize::from);
     thread::scope(|scope| {
-        let work = || parse_batches(&store, &receive, take);
+        let work = || parse_batches(store, &receive, take);
         // At least one batch is read by this thread if none can be started.
         let started = (0..threads)
             .filter(|_| thread::Builder::new().spawn_scoped(scope, work).is_ok())
@@ -85,22 +120,21 @@ pub(super) fn each_client(
         let mut batch = Vec::with_capacity(BATCH);
         let pass_on = |batch: Vec<(CompactString, String)>| {
             if started == 0 {
-                take(parse_batch(&store, batch));
+                take(parse_batch(store, batch));
             } else {
                 // The threads receive until the sender is dropped.
                 let _ = send.send(batch);
             }
         };
-        let read = database.for_each(ALL, &[], BULK_LIMIT, |row| {
-            batch.push((row.get::<&str>(0)?.into(), row.get::<&str>(1)?.to_owned()));
+        let done = read(&mut |id, text| {
+            batch.push((id.into(), text.to_owned()));
             if batch.len() == BATCH {
                 pass_on(std::mem::replace(&mut batch, Vec::with_capacity(BATCH)));
             }
-            Ok(())
         });
         pass_on(batch);
         drop(send);
-        read
+        done
     })
 }
 
@@ -124,37 +158,51 @@ fn parse_batch(store: &Path, batch: Vec<(CompactString, String)>) -> Vec<Entry> 
     batch.into_iter().map(parse).collect()
 }
 
-/// Reads these clients. A client that is not registered is not returned.
+/// Reads these clients. A client that is not registered is not returned. Each row without a fault
+/// is also passed to `raw`.
 pub(super) fn clients(
     database: &mut Database,
     ids: &[CompactString],
+    mut raw: impl FnMut(&str, &str),
 ) -> Result<Vec<Entry>, Failure> {
     let store = database.name().to_owned();
     let ids: Vec<&str> = ids.iter().map(CompactString::as_str).collect();
     let mut entries = Vec::with_capacity(ids.len());
     database.for_each(SOME, &[(&ids, Type::TEXT_ARRAY)], REQUEST_LIMIT, |row: Row| {
-        let id: &str = row.get(0)?;
-        entries.push((id.into(), parse(&store, id, row.get(1)?)));
+        let (id, text): (&str, &str) = (row.get(0)?, row.get(1)?);
+        let client = parse(&store, id, text);
+        if client.is_ok() {
+            raw(id, text);
+        }
+        entries.push((id.into(), client));
         Ok(())
     })?;
     Ok(entries)
 }
 
-/// Reads all signing keys that are not retired. Every fault of them is in the second list.
-pub(super) fn signing_keys(
-    database: &mut Database,
-    master_keys: &MasterKeys,
-) -> Result<(Vec<SigningKey>, Vec<Fault>), Failure> {
+/// A signing key as it is in its row: its id and its sealed document.
+pub(super) type SealedKey = (String, Vec<u8>);
+
+/// Reads all signing keys that are not retired.
+pub(super) fn sealed_keys(database: &mut Database) -> Result<Vec<SealedKey>, Failure> {
     let rows = database.query(KEYS, &[], REQUEST_LIMIT)?;
+    rows.iter().map(|row| Ok((row.get(0)?, row.get(1)?))).collect()
+}
+
+/// Opens signing keys. Every fault of them is in the second list.
+pub(super) fn open_keys(
+    store: &Path,
+    master_keys: &MasterKeys,
+    sealed: &[SealedKey],
+) -> (Vec<SigningKey>, Vec<Fault>) {
     let (mut found, mut faults) = (Vec::new(), Vec::new());
-    for row in rows {
-        let id: &str = row.get(0)?;
-        match keys::open(database.name(), master_keys, id, row.get(1)?) {
+    for (id, document) in sealed {
+        match keys::open(store, master_keys, id, document) {
             Ok(key) => found.push(key),
             Err(fault) => faults.push(fault),
         }
     }
-    Ok((found, faults))
+    (found, faults)
 }
 
 const COUNT: &str = "select greatest(reltuples, 0)::bigint from pg_class \

@@ -79,7 +79,7 @@ impl MasterKeys {
     }
 
     /// Reads the lines of `text`, which was read from `source`.
-    fn parse(source: &Path, text: &str) -> Result<Self, Fault> {
+    pub(super) fn parse(source: &Path, text: &str) -> Result<Self, Fault> {
         let mut keys: Vec<MasterKey> = Vec::new();
         for (number, line) in (1..).zip(text.lines().map(str::trim)) {
             if line.is_empty() || line.starts_with('#') {

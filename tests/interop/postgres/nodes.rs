@@ -20,14 +20,14 @@ use crate::support::status::{
 use crate::support::{Encoding, Home, Program, Request, Response, Signer, request_of, wait_until};
 
 /// Returns a cluster with the schema and these clients.
-fn cluster_with(clients: &[Value]) -> Postgres {
+pub(super) fn cluster_with(clients: &[Value]) -> Postgres {
     let (cluster, _) = migrated();
     clients.iter().for_each(|client| put(&cluster, client));
     cluster
 }
 
 /// Registers a client, or changes it.
-fn put(cluster: &Postgres, client: &Value) {
+pub(super) fn put(cluster: &Postgres, client: &Value) {
     let id = client["client_id"].as_str().unwrap();
     put_text(cluster, id, &client.to_string());
 }
@@ -40,6 +40,16 @@ fn put_text(cluster: &Postgres, id: &str, entry: &str) {
 }
 
 fn start(url: &str, more: &[&str], variables: &[(&str, &str)]) -> Program {
+    start_in(Home::without_key(), url, more, variables)
+}
+
+/// Starts a server in `home`.
+pub(super) fn start_in(
+    home: Home,
+    url: &str,
+    more: &[&str],
+    variables: &[(&str, &str)],
+) -> Program {
     // While a change is waited for, the old secret is refused many times.
     let own = [
         ("GRANTD_STORE_URL", url),
@@ -48,7 +58,7 @@ fn start(url: &str, more: &[&str], variables: &[(&str, &str)]) -> Program {
         ("GRANTD_FAILURES__SOURCE_FAILURES", "100000"),
     ];
     let arguments = [&["--issuer", ISSUER, "--allow-demo-clients"], more].concat();
-    Program::start_with(Home::without_key(), &arguments, &[&own[..], variables].concat())
+    Program::start_with(home, &arguments, &[&own[..], variables].concat())
 }
 
 /// Starts three servers at the same time.
@@ -59,16 +69,16 @@ fn three(url: &str) -> [Program; 3] {
     })
 }
 
-fn ask(address: SocketAddr, client: &str, secret: &str) -> Response {
+pub(super) fn ask(address: SocketAddr, client: &str, secret: &str) -> Response {
     Request::token(Encoding::Urlencoded, &request_of(client, secret, &[])).send(address)
 }
 
-fn readiness(program: &Program) -> (u16, String) {
+pub(super) fn readiness(program: &Program) -> (u16, String) {
     let response = Request::get("/readyz").send(program.admin);
     (response.status, response.text().to_owned())
 }
 
-fn wait_until_ready(program: &Program) {
+pub(super) fn wait_until_ready(program: &Program) {
     wait_until(|| readiness(program) == (200, "ok\n".to_owned()));
 }
 

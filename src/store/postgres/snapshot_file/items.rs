@@ -1,0 +1,252 @@
+//! The contents of the records.
+//!
+//! The first record is the [`Source`]. Each other record is a sequence of items. The items up to
+//! [`Item::End`] are the base, which holds each client once. Those behind it are changes of the
+//! base, of which the last one of a client counts.
+
+use crate::config::StoreUrl;
+use crate::state::revocations::RevocationKey;
+use crate::state::revocations::revoked::Row;
+use crate::state::shares::ClientTag;
+use crate::time::UnixTime;
+
+/// The store from which a snapshot was taken.
+#[derive(Clone, Debug, Default, PartialEq, Eq)]
+pub struct Source {
+    /// The identifier of the database's system, which its replicas share.
+    pub system: String,
+    /// The epoch of the store, and when it began.
+    pub epoch: String,
+    pub since: UnixTime,
+    /// The name of the database in the URL.
+    pub database: String,
+    /// The hosts in the URL.
+    pub hosts: Vec<String>,
+}
+
+impl Source {
+    /// Returns the source that `url` names, of which the rest is not known.
+    pub fn of(url: &StoreUrl) -> Self {
+        let database = url.database().or(url.user()).unwrap_or_default().to_owned();
+        let hosts = url.hosts().iter().map(ToString::to_string).collect();
+        Self { database, hosts, ..Self::default() }
+    }
+
+    /// Whether the URL of `other` may name the same database. While the database is away, no more
+    /// is known of it.
+    pub(super) fn may_be(&self, other: &Self) -> bool {
+        self.database == other.database && self.hosts.iter().any(|host| other.hosts.contains(host))
+    }
+
+    pub(super) fn encode(&self) -> Vec<u8> {
+        let mut out = Vec::new();
+        let texts = [&self.system, &self.epoch, &self.database];
+        for text in texts.into_iter().chain(&self.hosts) {
+            put(&mut out, text.as_bytes());
+        }
+        // The time is last, since the number of hosts varies.
+        out.extend(self.since.0.to_be_bytes());
+        out
+    }
+
+    pub(super) fn decode(plain: &[u8]) -> Option<Self> {
+        let (texts, since) = plain.split_last_chunk()?;
+        let mut rest = texts;
+        let mut texts = Vec::new();
+        while !rest.is_empty() {
+            texts.push(text(&mut rest)?.to_owned());
+        }
+        let mut texts = texts.into_iter();
+        Some(Self {
+            system: texts.next()?,
+            epoch: texts.next()?,
+            database: texts.next()?,
+            hosts: texts.collect(),
+            since: UnixTime(u64::from_be_bytes(*since)),
+        })
+    }
+}
+
+/// One item. It has no `Debug`, because an entry of a client holds hashes of secrets.
+#[derive(Clone, PartialEq, Eq)]
+pub enum Item<'a> {
+    /// A client and its entry in the registry.
+    Client(&'a str, &'a str),
+    /// A client that was removed.
+    Removed(&'a str),
+    /// All signing keys: the `kid` and the sealed document of each.
+    Keys(Vec<(&'a str, &'a [u8])>),
+    /// A revoked token.
+    Revoked(Row),
+    /// The time up to which all tokens of a client are revoked.
+    CutOff(ClientTag, UnixTime),
+    /// The sealed decoy key.
+    DecoyKey(&'a [u8]),
+    /// At this time, everything before was what the store held.
+    Seen(UnixTime),
+    /// The end of the base.
+    End,
+}
+
+impl<'a> Item<'a> {
+    /// Appends the item to `out`.
+    pub(super) fn encode(&self, out: &mut Vec<u8>) {
+        match self {
+            Self::Client(id, entry) => {
+                out.push(b'c');
+                put(out, id.as_bytes());
+                put(out, entry.as_bytes());
+            }
+            Self::Removed(id) => {
+                out.push(b'x');
+                put(out, id.as_bytes());
+            }
+            Self::Keys(keys) => {
+                let mut all = Vec::new();
+                for (id, document) in keys {
+                    put(&mut all, id.as_bytes());
+                    put(&mut all, document);
+                }
+                out.push(b'k');
+                put(out, &all);
+            }
+            Self::Revoked(Row { key, expires_at, owner }) => {
+                out.push(b'r');
+                put(out, key.as_bytes());
+                put(out, owner.as_ref().map_or(&[], |owner| &owner[..]));
+                out.extend(expires_at.0.to_be_bytes());
+            }
+            Self::CutOff(client, until) => {
+                out.push(b'o');
+                out.extend(client);
+                out.extend(until.0.to_be_bytes());
+            }
+            Self::DecoyKey(sealed) => {
+                out.push(b'd');
+                put(out, sealed);
+            }
+            Self::Seen(time) => {
+                out.push(b't');
+                out.extend(time.0.to_be_bytes());
+            }
+            Self::End => out.push(b'e'),
+        }
+    }
+
+    fn decode(rest: &mut &'a [u8]) -> Option<Self> {
+        let (tag, after) = rest.split_first()?;
+        *rest = after;
+        Some(match tag {
+            b'c' => Self::Client(text(rest)?, text(rest)?),
+            b'x' => Self::Removed(text(rest)?),
+            b'k' => {
+                let (mut all, mut keys) = (bytes(rest)?, Vec::new());
+                while !all.is_empty() {
+                    keys.push((text(&mut all)?, bytes(&mut all)?));
+                }
+                Self::Keys(keys)
+            }
+            b'r' => Self::Revoked(Row {
+                key: RevocationKey::of_bytes(bytes(rest)?)?,
+                owner: bytes(rest)?.try_into().ok(),
+                expires_at: time(rest)?,
+            }),
+            b'o' => {
+                let (client, after) = rest.split_first_chunk()?;
+                *rest = after;
+                Self::CutOff(*client, time(rest)?)
+            }
+            b'd' => Self::DecoyKey(bytes(rest)?),
+            b't' => Self::Seen(time(rest)?),
+            b'e' => Self::End,
+            _ => return None,
+        })
+    }
+}
+
+/// Returns the items of a record; an item of a later release is `None`, and the last one.
+pub(super) fn items(record: &[u8]) -> impl Iterator<Item = Option<Item<'_>>> {
+    let mut rest = record;
+    std::iter::from_fn(move || {
+        if rest.is_empty() {
+            return None;
+        }
+        let item = Item::decode(&mut rest);
+        if item.is_none() {
+            rest = &[];
+        }
+        Some(item)
+    })
+}
+
+fn put(out: &mut Vec<u8>, bytes: &[u8]) {
+    // A message of the database is far shorter.
+    let length = u32::try_from(bytes.len()).unwrap_or(u32::MAX);
+    out.extend(length.to_be_bytes());
+    out.extend(bytes);
+}
+
+fn bytes<'a>(rest: &mut &'a [u8]) -> Option<&'a [u8]> {
+    let (length, after) = rest.split_first_chunk()?;
+    let length = usize::try_from(u32::from_be_bytes(*length)).ok()?;
+    let (bytes, after) = after.split_at_checked(length)?;
+    *rest = after;
+    Some(bytes)
+}
+
+fn text<'a>(rest: &mut &'a [u8]) -> Option<&'a str> {
+    std::str::from_utf8(bytes(rest)?).ok()
+}
+
+fn time(rest: &mut &[u8]) -> Option<UnixTime> {
+    let (time, after) = rest.split_first_chunk()?;
+    *rest = after;
+    Some(UnixTime(u64::from_be_bytes(*time)))
+}
+
+#[cfg(test)]
+mod tests {
+    use super::*;
+
+    #[test]
+    fn items_are_read_as_they_were_written() {
+        let row = |key: &[u8], owner| Row {
+            key: RevocationKey::of_bytes(key).unwrap(),
+            expires_at: UnixTime(7),
+            owner,
+        };
+        let written = [
+            Item::Client("a", "{}"),
+            Item::Removed("b"),
+            Item::Keys(vec![]),
+            Item::Keys(vec![("k", b"sealed"), ("l", b"")]),
+            Item::Revoked(row(&[1; 16], Some([2; 8]))),
+            Item::Revoked(row(&[1; 32], None)),
+            Item::CutOff([3; 8], UnixTime(9)),
+            Item::DecoyKey(b"d"),
+            Item::Seen(UnixTime(u64::MAX)),
+            Item::End,
+        ];
+        let mut plain = Vec::new();
+        written.iter().for_each(|item| item.encode(&mut plain));
+        assert!(items(&plain).eq(written.iter().cloned().map(Some)));
+        for end in 0..plain.len() {
+            // A record that is cut off has fewer items, or its last one is not readable.
+            assert!(items(&plain[..end]).flatten().count() < written.len());
+        }
+        assert!(items(b"?").eq([None]));
+
+        let source = Source {
+            system: "7".to_owned(),
+            epoch: "e".to_owned(),
+            since: UnixTime(5),
+            database: "d".to_owned(),
+            hosts: vec!["a:1".to_owned(), "b:2".to_owned()],
+        };
+        assert_eq!(Source::decode(&source.encode()), Some(source.clone()));
+        assert_eq!(Source::decode(b""), None);
+        let of = |url| Source::of(&StoreUrl::parse(url).unwrap());
+        assert!(source.may_be(&of("postgres://x,b:2/d")));
+        assert!(!source.may_be(&of("postgres://b/d")) && !source.may_be(&of("postgres://b:2/e")));
+    }
+}

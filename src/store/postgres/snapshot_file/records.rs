@@ -1,0 +1,157 @@
+//! The records of the snapshot: sealed, numbered, and bound to their file.
+//!
+//! A file begins with [`MAGIC`] and an id of 16 random bytes. Each record is its length, the
+//! complement of its length, and a sealed value, whose name is its number and the id of the file. So
+//! no record can be left out, doubled, moved or taken from another file. Only the end of the file
+//! can be missing: a writer that was killed leaves a part of its last record, and a machine that
+//! lost power may leave zeros. Then the file ends with the record before.
+
+use std::fs::File;
+use std::io::{self, Read as _, Seek as _, SeekFrom};
+use std::path::Path;
+use std::sync::Arc;
+
+use zeroize::Zeroizing;
+
+use crate::fault::Fault;
+use crate::random::{NoEntropy, Random};
+use crate::store::postgres::seal::{MasterKeys, Purpose};
+
+/// Seals and opens the records of one file.
+#[derive(Clone)]
+pub(super) struct Records {
+    keys: Arc<MasterKeys>,
+    id: [u8; ID_BYTES],
+}
+
+/// The place of a record.
+#[derive(Clone, Copy, Debug, PartialEq, Eq)]
+pub(super) struct Place {
+    /// Where the record begins in the file.
+    pub(super) at: u64,
+    pub(super) number: u64,
+}
+
+impl Place {
+    /// The place of the first record.
+    pub(super) const FIRST: Self = Self { at: START_BYTES as u64, number: 0 };
+
+    /// The place behind a record of `size` bytes.
+    pub(super) fn after(self, size: usize) -> Self {
+        Self { at: self.at + size as u64, number: self.number + 1 }
+    }
+}
+
+impl Records {
+    /// Makes the id of a new file.
+    pub(super) fn of_new_file(keys: &Arc<MasterKeys>, random: &Random) -> Result<Self, NoEntropy> {
+        let mut id = [0; ID_BYTES];
+        random.fill(&mut id)?;
+        Ok(Self { keys: Arc::clone(keys), id })
+    }
+
+    /// Reads the id of `file`. `path` is shown in faults.
+    pub(super) fn of_file(
+        keys: &Arc<MasterKeys>,
+        file: &mut File,
+        path: &Path,
+    ) -> Result<Self, Fault> {
+        let mut start = [0; START_BYTES];
+        file.seek(SeekFrom::Start(0))
+            .and_then(|_| file.read_exact(&mut start))
+            .map_err(|error| Fault::cannot("read", path, &error))?;
+        let (magic, id) = start.split_at(MAGIC.len());
+        match id.try_into() {
+            Ok(id) if magic == MAGIC => Ok(Self { keys: Arc::clone(keys), id }),
+            _ => Err(Fault::new(path, "is not a snapshot that this release reads")),
+        }
+    }
+
+    /// The bytes at the beginning of the file.
+    pub(super) fn start(&self) -> Vec<u8> {
+        [&MAGIC[..], &self.id].concat()
+    }
+
+    /// Returns the bytes of the record with this number.
+    pub(super) fn seal(
+        &self,
+        random: &Random,
+        number: u64,
+        plain: &[u8],
+    ) -> Result<Vec<u8>, NoEntropy> {
+        let sealed = self.keys.seal(random, Purpose::Snapshot, &self.name(number), plain)?;
+        let length = u32::try_from(sealed.len()).map_err(|_| NoEntropy)?;
+        Ok([&length.to_be_bytes()[..], &(!length).to_be_bytes(), &sealed].concat())
+    }
+
+    /// Reads the record at `place` of `file`, whose contents end at `end`, and moves `place` behind
+    /// it. Returns `None` if there is no further whole record.
+    ///
+    /// # Errors
+    ///
+    /// A [`Fault`] if the file cannot be read, or if a record other than the last one is wrong.
+    pub(super) fn read(
+        &self,
+        file: &mut File,
+        path: &Path,
+        place: &mut Place,
+        end: u64,
+    ) -> Result<Option<Zeroizing<Vec<u8>>>, Fault> {
+        let left = end.saturating_sub(place.at);
+        if left < FRAME_BYTES {
+            return Ok(None);
+        }
+        let unread = |error: io::Error| Fault::cannot("read", path, &error);
+        file.seek(SeekFrom::Start(place.at)).map_err(unread)?;
+        let mut frame = [0; FRAME_BYTES as usize];
+        file.read_exact(&mut frame).map_err(unread)?;
+        let [a, b, c, d, complement @ ..] = frame;
+        let length = u32::from_be_bytes([a, b, c, d]);
+        if u32::from_be_bytes(complement) != !length {
+            return if is_zero(file, left).map_err(unread)? {
+                Ok(None)
+            } else {
+                Err(Fault::new(path, format!("{}: was changed", self.name(place.number))))
+            };
+        }
+        let size = FRAME_BYTES + u64::from(length);
+        if size > left {
+            return Ok(None);
+        }
+        // There are so many bytes in the file.
+        let mut sealed = vec![0; usize::try_from(length).unwrap_or(usize::MAX)];
+        file.read_exact(&mut sealed).map_err(unread)?;
+        let opened = self.keys.open(path, Purpose::Snapshot, &self.name(place.number), &sealed);
+        match opened {
+            Ok(plain) => {
+                *place = Place { at: place.at + size, number: place.number + 1 };
+                Ok(Some(plain))
+            }
+            Err(_) if place.number > 0 && is_zero(file, left - size).map_err(unread)? => Ok(None),
+            Err(fault) => Err(fault),
+        }
+    }
+
+    fn name(&self, number: u64) -> String {
+        let id: String = self.id.iter().map(|byte| format!("{byte:02x}")).collect();
+        format!("record {number} of snapshot {id}")
+    }
+}
+
+/// Whether the rest of the file, of at most `most` bytes, is zero or empty.
+fn is_zero(file: &mut File, most: u64) -> io::Result<bool> {
+    let mut rest = file.take(most);
+    let mut buffer = [0; 4096];
+    loop {
+        match rest.read(&mut buffer)? {
+            0 => return Ok(true),
+            read if buffer[..read].iter().any(|&byte| byte != 0) => return Ok(false),
+            _ => {}
+        }
+    }
+}
+
+const MAGIC: [u8; 16] = *b"grantd snapshot\x01";
+const ID_BYTES: usize = 16;
+const START_BYTES: usize = 32;
+const FRAME_BYTES: u64 = 8;

@@ -1,0 +1,299 @@
+//! What a server knows at its start: what it reads from the store, or, while that is away, from the
+//! snapshot.
+
+use std::io::ErrorKind;
+use std::path::Path;
+use std::sync::Arc;
+use std::time::Duration;
+
+use tracing::warn;
+use zeroize::Zeroizing;
+
+use crate::clock::Clock;
+use crate::config::Startup;
+use crate::fault::Fault;
+use crate::keys::signing_key::SigningKey;
+use crate::oauth::decoy::DecoyKey;
+use crate::random::Random;
+use crate::registry::clients::Registry;
+use crate::state::revocations::ledger::Shared;
+use crate::store::postgres::database::{Database, REQUEST_LIMIT, Type};
+use crate::store::postgres::failure::{Failure, FailureKind};
+use crate::store::postgres::follow::{Position, read_revoked};
+use crate::store::postgres::rows::{self, Faulty};
+use crate::store::postgres::schema;
+use crate::store::postgres::seal::{MasterKeys, Purpose};
+use crate::store::postgres::snapshot_file::{self, Item, Loaded, SnapshotFile, Source};
+use crate::time::UnixTime;
+
+/// What a server knows at its start.
+pub(super) struct Known {
+    pub(super) clients: Registry,
+    pub(super) faulty: Faulty,
+    pub(super) keys: Vec<SigningKey>,
+    pub(super) decoy_key: DecoyKey,
+    pub(super) shared: Arc<Shared>,
+    /// `None` if everything must be read anew when the store answers.
+    pub(super) position: Option<Position>,
+    /// When the epoch of the store began.
+    pub(super) since: UnixTime,
+    /// If the store is away: the age of what is known, and why it is away.
+    pub(super) away: Option<(Duration, String)>,
+    /// The system's identifier in the snapshot, if that was read.
+    pub(super) system: Option<String>,
+}
+
+/// Why the store was not read.
+enum Unread {
+    /// It is away.
+    Away(Failure),
+    /// It answers, and cannot be used.
+    Unusable(Vec<Fault>),
+}
+
+impl From<Failure> for Unread {
+    fn from(failure: Failure) -> Self {
+        if failure.kind == FailureKind::Away {
+            Self::Away(failure)
+        } else {
+            Self::Unusable(failure.into())
+        }
+    }
+}
+
+impl From<Fault> for Unread {
+    fn from(fault: Fault) -> Self {
+        Self::Unusable(vec![fault])
+    }
+}
+
+impl From<Unread> for Vec<Fault> {
+    fn from(unread: Unread) -> Self {
+        match unread {
+            Unread::Away(failure) => failure.into(),
+            Unread::Unusable(faults) => faults,
+        }
+    }
+}
+
+/// What reads the store at the start.
+pub(super) struct Start<'s> {
+    pub(super) database: &'s mut Database,
+    pub(super) master_keys: &'s Arc<MasterKeys>,
+    pub(super) random: &'s Random,
+    pub(super) clock: &'s Clock,
+    pub(super) snapshot_file: &'s mut SnapshotFile,
+    /// What is known of the store by its URL.
+    pub(super) source: &'s Source,
+}
+
+impl Start<'_> {
+    /// Reads the store, and, if it is away, the snapshot in `path`.
+    ///
+    /// # Errors
+    ///
+    /// All [`Fault`]s.
+    pub(super) fn of_either(&mut self, path: &Path) -> Result<Known, Vec<Fault>> {
+        let read = match self.database.connect_within(LONGEST_CONNECT) {
+            Ok(()) => self.read(),
+            Err(failure) => Err(failure.into()),
+        };
+        let failure = match read {
+            Ok(known) => return Ok(known),
+            Err(Unread::Unusable(faults)) => return Err(faults),
+            Err(Unread::Away(failure)) => failure,
+        };
+        match self.of_snapshot(path, &failure) {
+            Ok(known) => Ok(known),
+            // Without a snapshot, the store gets all the time that its URL grants.
+            Err(faults) => self.read().map_err(|unread| {
+                let mut all = match unread {
+                    Unread::Unusable(faults) => return faults,
+                    Unread::Away(_) => vec![Fault::from(failure)],
+                };
+                all.extend(faults.into_iter().map(|mut fault| {
+                    fault.problem = format!("{}; {CANNOT_START}", fault.problem);
+                    fault
+                }));
+                all
+            }),
+        }
+    }
+
+    /// Reads the store.
+    ///
+    /// # Errors
+    ///
+    /// All [`Fault`]s.
+    pub(super) fn of_store(&mut self) -> Result<Known, Vec<Fault>> {
+        Ok(self.read()?)
+    }
+
+    fn read(&mut self) -> Result<Known, Unread> {
+        let Self { database, master_keys, random, clock, snapshot_file, source } = self;
+        schema::require(database)?;
+        let now = clock.now();
+        let position = Position::begin(database)?;
+        let sealed_decoy_key = sealed_decoy_key(database, master_keys, random)?;
+        let decoy_key = open_decoy_key(database.name(), master_keys, &sealed_decoy_key)?;
+        snapshot_file.begin(position.source(database, source)?);
+        snapshot_file.set_decoy_key(sealed_decoy_key);
+        let shared = Arc::<Shared>::default();
+        read_revoked(database, &shared, |item| snapshot_file.add(&item))?;
+        let sealed = rows::sealed_keys(database)?;
+        let (keys, faults) = rows::open_keys(database.name(), master_keys, &sealed);
+        if !faults.is_empty() {
+            return Err(Unread::Unusable(faults));
+        }
+        snapshot_file.add_keys(Some(sealed));
+        let (clients, faulty) = rows::registry(database, &mut |id, entry| {
+            snapshot_file.add(&Item::Client(id, entry));
+        })?;
+        snapshot_file.end_base(now);
+        let since = position.since();
+        Ok(Known {
+            clients,
+            faulty,
+            keys,
+            decoy_key,
+            shared,
+            position: Some(position),
+            since,
+            away: None,
+            system: None,
+        })
+    }
+
+    fn of_snapshot(&mut self, path: &Path, failure: &Failure) -> Result<Known, Vec<Fault>> {
+        let shared = Arc::<Shared>::default();
+        let Opened { loaded, keys, decoy_key } =
+            open_snapshot(path, self.source, self.master_keys, &shared)?;
+        let Loaded { seen, source, clients, faulty, .. } = loaded;
+        // They are in every further base, too.
+        self.snapshot_file.set_decoy_key(loaded.decoy_key);
+        self.snapshot_file.add_keys(Some(loaded.keys));
+        let age = self.clock.now().since(seen);
+        warn!(
+            error = %failure,
+            snapshot = %path.display(),
+            age_in_s = age,
+            clients = clients.len(),
+            keys = keys.len(),
+            revocations = shared.revoked.len(),
+            "the store is away: starting from the snapshot of it"
+        );
+        Ok(Known {
+            clients,
+            faulty,
+            keys,
+            decoy_key,
+            shared,
+            position: None,
+            since: source.since,
+            away: Some((Duration::from_secs(age), failure.to_string())),
+            system: Some(source.system),
+        })
+    }
+}
+
+/// A snapshot whose keys are opened.
+struct Opened {
+    loaded: Loaded,
+    keys: Vec<SigningKey>,
+    decoy_key: DecoyKey,
+}
+
+fn open_snapshot(
+    path: &Path,
+    source: &Source,
+    master_keys: &Arc<MasterKeys>,
+    shared: &Shared,
+) -> Result<Opened, Vec<Fault>> {
+    let loaded = snapshot_file::load(path, source, master_keys, &shared.revoked)?;
+    let decoy_key = open_decoy_key(path, master_keys, &loaded.decoy_key)?;
+    let (keys, faults) = rows::open_keys(path, master_keys, &loaded.keys);
+    if faults.is_empty() { Ok(Opened { loaded, keys, decoy_key }) } else { Err(faults) }
+}
+
+/// Says whether a server could start at `now` while the store is away. Returns a line, and whether
+/// it is a warning. `None` if no snapshot is kept.
+pub fn about_snapshot(startup: &Startup, now: UnixTime) -> Option<(bool, String)> {
+    let settings = &startup.store;
+    let source = settings.url.as_ref().filter(|_| settings.cache).map(Source::of)?;
+    let path = snapshot_file::path(&startup.state);
+    let shown = path.display();
+    if path.symlink_metadata().is_err_and(|error| error.kind() == ErrorKind::NotFound) {
+        let line = format!("{shown}: there is no snapshot yet; `serve` writes it");
+        return Some((false, line));
+    }
+    let opened = MasterKeys::load(settings).map_err(Vec::from).and_then(|master_keys| {
+        open_snapshot(&path, &source, &Arc::new(master_keys), &Shared::default())
+    });
+    Some(match opened {
+        Ok(Opened { loaded, keys, .. }) => {
+            let (clients, keys, age) = (loaded.clients.len(), keys.len(), now.since(loaded.seen));
+            let line = format!(
+                "{shown}: `serve` starts from this snapshot while the database is away: clients: \
+                 {clients}, keys: {keys}, {age} s old"
+            );
+            (false, line)
+        }
+        Err(faults) => {
+            let faults: Vec<_> = faults.iter().map(ToString::to_string).collect();
+            let line =
+                format!("{}; until `serve` has replaced it, {CANNOT_START}", faults.join("; "));
+            (true, line)
+        }
+    })
+}
+
+/// Reads the sealed decoy key. If there is none, generates one; of several servers that do so at the
+/// same time, all use the first one's.
+fn sealed_decoy_key(
+    database: &mut Database,
+    master_keys: &MasterKeys,
+    random: &Random,
+) -> Result<Vec<u8>, Unread> {
+    let store = database.name().to_owned();
+    if let Some(sealed) = read_decoy_key(database)? {
+        return Ok(sealed);
+    }
+    let no_random = |_| Fault::new(&store, "the operating system has no random bytes");
+    let mut bytes = Zeroizing::new([0; DecoyKey::BYTES]);
+    random.fill(&mut *bytes).map_err(no_random)?;
+    let sealed =
+        master_keys.seal(random, Purpose::Secret, DECOY_KEY, &*bytes).map_err(no_random)?;
+    let parameters = [(&DECOY_KEY as _, Type::TEXT), (&sealed as _, Type::BYTEA)];
+    database.query(PUT_SECRET, &parameters, REQUEST_LIMIT)?;
+    read_decoy_key(database)?.ok_or_else(|| lost(&store).into())
+}
+
+fn read_decoy_key(database: &mut Database) -> Result<Option<Vec<u8>>, Failure> {
+    let rows = database.query(GET_SECRET, &[(&DECOY_KEY, Type::TEXT)], REQUEST_LIMIT)?;
+    rows.first().map(|row| row.get(0)).transpose()
+}
+
+/// Opens the decoy key. `store` is shown in the faults.
+fn open_decoy_key(
+    store: &Path,
+    master_keys: &MasterKeys,
+    sealed: &[u8],
+) -> Result<DecoyKey, Fault> {
+    let key = master_keys.open(store, Purpose::Secret, DECOY_KEY, sealed)?;
+    let problem = "holds a decoy key of another length: delete it from grantd.secret";
+    let key = key.as_slice().try_into().map_err(|_| Fault::new(store, problem))?;
+    Ok(DecoyKey::new(key))
+}
+
+fn lost(store: &Path) -> Failure {
+    let problem = "has not kept the row that was written to grantd.secret: see its triggers";
+    Failure::new(FailureKind::Malformed, store, problem)
+}
+
+/// How long a server that has a snapshot waits for the store at its start.
+const LONGEST_CONNECT: Duration = Duration::from_secs(3);
+const CANNOT_START: &str = "no server can start from it while the database is away";
+const DECOY_KEY: &str = "decoy key";
+const GET_SECRET: &str = "select s.sealed from grantd.secret s where s.name = $1";
+const PUT_SECRET: &str = "insert into grantd.secret (name, sealed) values ($1, $2) \
+                          on conflict (name) do nothing";
