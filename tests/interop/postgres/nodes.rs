@@ -483,7 +483,7 @@ fn what_a_promoted_standby_has_lost_is_written_back() {
     let used = assertion(&signer, "used");
     assert_eq!(present(nodes[1].address, &used).status, 200);
     let is_granted = |node: &Program| ask(node.address, "lost", &secret_of("lost")).status == 200;
-    wait_until(|| nodes.iter().all(|node| is_granted(node)));
+    wait_until(|| nodes.iter().all(is_granted));
     wait_until(|| nodes.iter().all(|node| !is_active(node.address, "c", &token)));
     primary.kill();
     standby.promote();
