@@ -75,11 +75,14 @@ pub(super) struct Position {
 
 /// What the server does with what was read.
 pub struct Sink {
-    /// Puts changes in force: those of clients, and all signing keys if they have changed.
-    pub apply: Box<dyn FnMut(Vec<Update>, Option<Vec<SigningKey>>) + Send>,
+    /// Puts changes in force.
+    pub apply: Box<Apply>,
     /// Returns the clients in force.
     pub registered: Box<dyn Fn() -> Arc<Registry> + Send>,
 }
+
+/// Puts changes of clients in force, and all signing keys if they have changed.
+pub type Apply = dyn FnMut(Vec<Update>, Option<Vec<SigningKey>>) + Send;
 
 /// What the rows of the outbox name.
 #[derive(Debug, Default)]
