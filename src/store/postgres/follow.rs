@@ -158,8 +158,8 @@ impl Follower {
         let thread = builder.spawn(move || {
             // A million clients may have changed; the event loops have priority.
             lower_priority();
+            let mut is_last = false;
             loop {
-                let is_last = stopped.within(self.every);
                 // The last poll brings what this server has just revoked into the snapshot.
                 if is_last && !self.health.is_up() {
                     return;
@@ -173,6 +173,7 @@ impl Follower {
                 if is_last {
                     return;
                 }
+                is_last = stopped.within(self.every);
             }
         });
         let thread = thread.map_err(|error| {
