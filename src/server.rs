@@ -7,6 +7,7 @@
 //! server ends, it stops these threads and closes their connections.
 
 mod collectors;
+mod in_force;
 mod judge;
 mod reload;
 mod sources;
@@ -112,6 +113,7 @@ impl Server {
         if let Some(warning) = about_state_directory(state) {
             warn!("{warning}");
         }
+        let in_force = in_force.without_lifetimes(lifetimes_fault.clone());
         let keys = KeySet::new(keys, retention);
         let signing_key = keys.signing_key(clock.now()).map(|key| &**key.private_key());
         let backends = Backends::new(config.startup.signer, signing_key);

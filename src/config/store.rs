@@ -237,7 +237,7 @@ impl StoreUrl {
     /// Whether the connection to `host` is encrypted and the name of the host is verified. By
     /// default, it is if the host is another machine. A Unix socket is never encrypted.
     pub fn is_encrypted(&self, host: &StoreHost) -> bool {
-        !host.is_unix() && self.is_encrypted.unwrap_or(!host.is_local())
+        !host.is_unix() && self.is_encrypted.unwrap_or_else(|| !host.is_local())
     }
 
     /// Whether a server that accepts no writes, such as a standby, will do.

@@ -34,6 +34,8 @@ impl KeyStore for KeyDirectory {
     }
 
     fn lock(&mut self) -> Result<(), Fault> {
+        // Of an earlier change: this process would wait for itself.
+        self.lock = None;
         match whole_file::lock_directory(&self.path) {
             Ok(lock) => self.lock = Some(lock),
             Err(error) if error.kind() == ErrorKind::NotFound => {}

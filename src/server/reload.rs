@@ -5,14 +5,11 @@
 //! swapped. A request sees the old snapshot or the new one, never a mixture. If the result must not
 //! stand, nothing changes.
 
-use std::collections::{BTreeMap, HashMap};
-use std::mem::take;
 use std::path::{Path, PathBuf};
 use std::sync::Arc;
 use std::thread::{Builder, sleep};
 use std::time::Duration;
 
-use compact_str::CompactString;
 use parking_lot::Mutex;
 use tracing::{error, info, warn};
 
@@ -23,10 +20,10 @@ use crate::fs::file_watch::Stamp;
 use crate::keys::key_set::KeySet;
 use crate::keys::key_store::StoredKeys;
 use crate::keys::signing_key::SigningKey;
-use crate::oauth::client::Client;
 use crate::oauth::client_secret::FastHash;
 use crate::registry::client_file::{self, KeyPaths, Loaded};
 use crate::registry::clients::{Registry, Update};
+use crate::server::in_force::{InForce, KeyIds};
 use crate::server::judge::{Bars, judge};
 use crate::server::start_error::StartError;
 use crate::snapshot::changes::Changes;
@@ -44,61 +41,6 @@ pub struct Reloader {
     /// so a change during the reading is noticed at the next check.
     client_keys: Mutex<Stamp>,
 }
-
-#[derive(Debug)]
-pub(super) struct InForce {
-    /// The id of the key that was the signing key at the last call of [`Reloader::look_at_keys`].
-    signed_last: Option<String>,
-    /// The id of the key in force of each key file. The file may have a fault by now.
-    key_ids: KeyIds,
-    /// The key files that the clients in force name.
-    key_paths: KeyPaths,
-    /// The clients of [`News`] that the settings bar, by id.
-    barred: BTreeMap<CompactString, Client>,
-    /// Why the last keys of [`News`] are not in force.
-    key_fault: Option<String>,
-    /// Whether the lifetimes in force could not be written.
-    lacks_lifetimes: bool,
-    /// What the last reload and the last [`News`] left in an earlier version.
-    degraded: [Option<String>; 2],
-}
-
-impl InForce {
-    pub(super) fn new(keys: &[(PathBuf, SigningKey)], key_paths: KeyPaths) -> Self {
-        let key_ids = keys.iter().map(|(file, key)| (file.clone(), key.key_id().to_owned()));
-        Self {
-            signed_last: None,
-            key_ids: key_ids.collect(),
-            key_paths,
-            barred: BTreeMap::new(),
-            key_fault: None,
-            lacks_lifetimes: false,
-            degraded: [const { None }; 2],
-        }
-    }
-
-    /// Returns those of `updates`, and of the clients that were barred before, that may be put in
-    /// force. Keeps the clients that `bars` bars.
-    fn accept(&mut self, updates: Vec<Update>, bars: Bars) -> Vec<Update> {
-        let earlier = take(&mut self.barred).into_values();
-        let mut accepted = Vec::with_capacity(updates.len());
-        for update in earlier.map(|client| Update::Put(Box::new(client))).chain(updates) {
-            match update {
-                Update::Put(client) if bars.bars(&client) => {
-                    self.barred.insert(client.id.clone(), *client);
-                }
-                update => {
-                    self.barred.remove(update.id());
-                    accepted.push(update);
-                }
-            }
-        }
-        accepted
-    }
-}
-
-/// The id of the key of each key file.
-type KeyIds = HashMap<PathBuf, String>;
 
 /// The outcome of a reload.
 #[derive(Clone, Debug, PartialEq, Eq)]
@@ -162,7 +104,7 @@ impl Reloader {
 
     /// Whether the start or the last reload has found a fault, so that a reload should be tried again.
     pub fn has_fault(&self) -> bool {
-        self.context.reload_fault.load().is_some()
+        self.in_force.lock().degraded[0].is_some()
     }
 
     /// Returns the settings in force that a reload may change.
@@ -393,13 +335,15 @@ impl Reloader {
         // Tokens and key sets that were issued with the old lifetimes are still in use. So each
         // field of the retention is the maximum of its old value and its new value.
         let now = self.context.clock.now();
-        let lifetimes = old.lifetimes.followed_by(&old.clients, &clients, now);
+        let registry = Arc::clone(&clients);
+        let differences = registry.differences(&old.clients);
+        let lifetimes = old.lifetimes.followed_by(&clients, &differences, now);
         let retention = retention(&config.live, &clients, &lifetimes).max(old.keys.retention());
         let keys = old.keys.followed_by(keys, kept_keys, retention, now);
         let generation = old.generation + 1;
         let new = Snapshot::new(clients, keys, issuer, config);
         let new = Snapshot { generation, admin_token, lifetimes, ..new };
-        let changes = Changes::between(old, &new);
+        let changes = Changes::between(old, &new, &differences);
         let write_lifetimes = |snapshot: &Snapshot, is_lacking: &mut bool| {
             if *is_lacking {
                 let state = &snapshot.config.startup.state;
@@ -417,8 +361,7 @@ impl Reloader {
 
         self.context.engine.backends().prepare(new.keys.private_keys())?;
         self.context.prepare(&new.config)?;
-        let is_recorded = old.lifetimes.is_recorded_as(&old.clients, &new.lifetimes, &new.clients);
-        in_force.lacks_lifetimes |= !is_recorded;
+        in_force.lacks_lifetimes |= !old.lifetimes.is_recorded_as(&new.lifetimes, &differences);
         let new = Arc::new(new);
         self.context.snapshot.store(Arc::clone(&new));
         faults.extend(write_lifetimes(&new, &mut in_force.lacks_lifetimes));

@@ -24,8 +24,8 @@ use crate::random::Random;
 use crate::registry::client_file::KeyPaths;
 use crate::registry::client_file::Loaded;
 use crate::registry::clients::Registry;
+use crate::server::in_force::InForce;
 use crate::server::judge::{about_certificate_proxies, judge};
-use crate::server::reload::InForce;
 use crate::server::start_error::StartError;
 #[cfg(feature = "postgres")]
 use crate::snapshot::files;

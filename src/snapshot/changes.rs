@@ -4,7 +4,7 @@ use std::fmt;
 
 use crate::keys::signing_key::SigningKey;
 use crate::oauth::client::Client;
-use crate::registry::clients::Registry;
+use crate::registry::clients::Difference;
 use crate::snapshot::Snapshot;
 
 /// The differences between two snapshots, one text for each kind of change.
@@ -12,16 +12,17 @@ use crate::snapshot::Snapshot;
 pub struct Changes(Vec<String>);
 
 impl Changes {
-    /// Compares `old` with `new`.
-    pub fn between(old: &Snapshot, new: &Snapshot) -> Self {
-        let missing = |all: &Registry, from: &Registry| {
-            let absent = all.unshared(from).filter(|client| from.get(&client.id).is_none());
-            absent.map(|client| client.id.to_string()).collect()
-        };
-        let changed = new.clients.unshared(&old.clients).filter_map(|client| {
-            let before = old.clients.get(&client.id)?;
-            (!std::ptr::eq(client, before) && client != before).then(|| describe(before, client))
-        });
+    /// Compares `old` with `new`, whose clients differ by `clients`.
+    pub fn between(old: &Snapshot, new: &Snapshot, clients: &[Difference<'_>]) -> Self {
+        let [mut added, mut removed, mut changed] = [const { Vec::new() }; 3];
+        for difference in clients {
+            match (difference.before, difference.after) {
+                (Some(before), Some(after)) => changed.push(describe(before, after)),
+                (Some(before), None) => removed.push(before.id.to_string()),
+                (None, Some(after)) => added.push(after.id.to_string()),
+                (None, None) => {}
+            }
+        }
         let keys = |all: &Snapshot, known: &Snapshot| {
             // A key whose times have changed counts both as removed and as added.
             let is_known = |key: &SigningKey| {
@@ -32,9 +33,9 @@ impl Changes {
             unknown.map(|key| key.key_id().to_owned()).collect()
         };
         let lists: [(_, Vec<String>); 5] = [
-            ("clients added", missing(&new.clients, &old.clients)),
-            ("clients removed", missing(&old.clients, &new.clients)),
-            ("clients changed", changed.collect()),
+            ("clients added", added),
+            ("clients removed", removed),
+            ("clients changed", changed),
             ("keys added", keys(new, old)),
             ("keys removed", keys(old, new)),
         ];

@@ -23,7 +23,7 @@ use serde::{Deserialize, Serialize};
 use crate::fault::{Fault, text};
 use crate::fs::whole_file;
 use crate::oauth::client::Client;
-use crate::registry::clients::Registry;
+use crate::registry::clients::{Difference, Registry};
 use crate::time::UnixTime;
 
 /// The lifetime that most clients have, and those that were shortened while their tokens may still
@@ -80,36 +80,37 @@ impl Shortened {
 }
 
 impl Lifetimes {
-    /// Returns the lifetimes after the registry `old`, whose lifetimes these are, was replaced by
-    /// `new` at `now`.
-    pub fn followed_by(&self, old: &Registry, new: &Registry, now: UnixTime) -> Self {
-        let mut next = self.aged(new, now);
-        for client in new.unshared(old) {
-            let before = old.get(&client.id).map_or(self.common, |before| before.token_lifetime);
-            if client.token_lifetime < before {
+    /// Returns the lifetimes of `clients`, a registry that replaces the one of these lifetimes at
+    /// `now` and differs from it by `differences`.
+    pub fn followed_by(
+        &self,
+        clients: &Registry,
+        differences: &[Difference<'_>],
+        now: UnixTime,
+    ) -> Self {
+        let mut next = self.aged(clients, now);
+        for difference in differences {
+            let before = difference.before.map_or(self.common, |client| client.token_lifetime);
+            let (client, is_shortened) = match (difference.before, difference.after) {
+                (_, Some(after)) => (after, after.token_lifetime < before),
+                // The client may be registered again.
+                (Some(gone), None) => (gone, before != self.common),
+                (None, None) => continue,
+            };
+            if is_shortened {
                 next.shorten(&client.id, Shortened::at(now, before));
-            }
-        }
-        // The clients that are no longer registered. One of them may be registered again.
-        for client in old.unshared(new) {
-            if client.token_lifetime != self.common && new.get(&client.id).is_none() {
-                next.shorten(&client.id, Shortened::at(now, client.token_lifetime));
             }
         }
         next
     }
 
-    /// Whether the file would be the same for `next`, the lifetimes of the registry `new`, as for
-    /// these lifetimes of the registry `old`.
-    pub fn is_recorded_as(&self, old: &Registry, next: &Self, new: &Registry) -> bool {
-        let has_other = |client: &Client, known: &Registry| {
-            client.token_lifetime != self.common
-                && known.get(&client.id).map(|known| known.token_lifetime)
-                    != Some(client.token_lifetime)
+    /// Whether the file is the same for `next`, the lifetimes of a registry that differs by
+    /// `differences`, as for these lifetimes.
+    pub fn is_recorded_as(&self, next: &Self, differences: &[Difference<'_>]) -> bool {
+        let other = |client: Option<&Client>| {
+            client.map(|client| client.token_lifetime).filter(|lifetime| *lifetime != self.common)
         };
-        self == next
-            && !new.unshared(old).any(|client| has_other(client, old))
-            && !old.unshared(new).any(|client| has_other(client, new))
+        self == next && differences.iter().all(|it| other(it.before) == other(it.after))
     }
 
     /// Returns these lifetimes with the most common one of `clients`, and without the shortened
@@ -291,11 +292,12 @@ mod tests {
             assert!(draft.insert(Registered::new(client)));
         }
         let next = draft.finish();
-        let followed = lifetimes.followed_by(registry, &next, now);
+        let differences = next.differences(registry);
+        let followed = lifetimes.followed_by(&next, &differences, now);
         let restarted = lifetimes.recorded(registry).followed_by(&next, now);
         assert_eq!(followed, restarted);
         let is_same = lifetimes.recorded(registry) == followed.recorded(&next);
-        assert_eq!(lifetimes.is_recorded_as(registry, &followed, &next), is_same);
+        assert_eq!(lifetimes.is_recorded_as(&followed, &differences), is_same);
         InForce(followed, next)
     }
 

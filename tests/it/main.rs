@@ -13,6 +13,7 @@
 mod support;
 
 mod admin;
+mod apply;
 mod assertion;
 mod audit;
 mod basic;

@@ -67,8 +67,7 @@ impl Database {
             None => whoami().ok_or_else(|| {
                 Fault::new(
                     &name,
-                    "names no role: write it before the host, as \
-                                                   in postgres://role@host/database",
+                    "names no role: write it before the host, as in postgres://role@host/database",
                 )
             })?,
         };
@@ -272,19 +271,19 @@ impl Database {
         allowance: u64,
         each: &mut dyn FnMut(Row) -> Result<(), Failure>,
     ) -> Result<(), Failure> {
-        let Some(Connection { client, allowance: left, .. }) = &self.connection else {
+        let Some(connection) = &self.connection else {
             return Err(self.lost());
         };
-        left.store(allowance, Ordering::Relaxed);
+        connection.allowance.store(allowance, Ordering::Relaxed);
         let about = self.target.about();
         let store = &self.target.name;
         // A failure of `each` leaves the rest of the result unread, so the connection is dropped.
         let stopped = Cell::new(false);
         let result = wait(self.runtime.as_ref(), &about, async {
-            let of = |error: tokio_postgres::Error| Failure::of(&error, &about);
+            let of = |error: tokio_postgres::Error| connection.failure(&error, &about);
             let late = |_| about.away(&too_slow(limit));
             let parameters = parameters.iter().map(|(value, of)| (*value, of.clone()));
-            let rows = timeout(limit, client.query_typed_raw(sql, parameters));
+            let rows = timeout(limit, connection.client.query_typed_raw(sql, parameters));
             let mut rows = pin!(rows.await.map_err(late)?.map_err(of)?);
             while let Some(row) =
                 timeout(limit, rows.try_next()).await.map_err(late)?.map_err(of)?
@@ -298,14 +297,14 @@ impl Database {
 
     /// Runs statements without parameters, separated by semicolons.
     fn run_script(&mut self, sql: &str, limit: Duration) -> Result<(), Failure> {
-        let Some(Connection { client, allowance, .. }) = &self.connection else {
+        let Some(connection) = &self.connection else {
             return Err(self.lost());
         };
-        allowance.store(MAX_ANSWER, Ordering::Relaxed);
+        connection.allowance.store(MAX_ANSWER, Ordering::Relaxed);
         let about = self.target.about();
         let result = wait(self.runtime.as_ref(), &about, async {
-            match timeout(limit, client.batch_execute(sql)).await {
-                Ok(done) => done.map_err(|error| Failure::of(&error, &about)),
+            match timeout(limit, connection.client.batch_execute(sql)).await {
+                Ok(done) => done.map_err(|error| connection.failure(&error, &about)),
                 Err(_) => Err(about.away(&too_slow(limit))),
             }
         });

@@ -8,6 +8,7 @@ use std::sync::Arc;
 use std::sync::atomic::{AtomicU64, Ordering};
 use std::time::Duration;
 
+use parking_lot::Mutex;
 use socket2::{SockRef, TcpKeepalive};
 use tokio::io::{AsyncRead, AsyncWrite};
 use tokio::net::TcpStream;
@@ -41,8 +42,21 @@ pub(super) struct Connection {
     pub(super) client: Client,
     /// The task that moves the messages.
     pub(super) task: JoinHandle<()>,
+    /// The error with which the task has ended.
+    ended: Arc<Mutex<Option<tokio_postgres::Error>>>,
     /// The bytes that the answer to the current statement may still have.
     pub(super) allowance: Arc<AtomicU64>,
+}
+
+impl Connection {
+    /// Returns the failure that `error` of the client is. If the client only knows that the
+    /// connection has ended, the task knows why.
+    pub(super) fn failure(&self, error: &tokio_postgres::Error, about: &About<'_>) -> Failure {
+        match &*self.ended.lock() {
+            Some(cause) if error.is_closed() => Failure::of(cause, about),
+            _ => Failure::of(error, about),
+        }
+    }
 }
 
 impl Target {
@@ -67,7 +81,7 @@ impl Target {
             }
         }
         let is_away = |failure: &&Failure| failure.kind == FailureKind::Away;
-        let kind = failures.iter().find(is_away).or(failures.first()).map(|it| it.kind);
+        let kind = failures.iter().find(is_away).or_else(|| failures.first()).map(|it| it.kind);
         let texts: Vec<_> = failures.iter().map(Failure::problem).collect();
         Err(Failure::new(kind.unwrap_or(FailureKind::Away), &self.name, texts.join("; ")))
     }
@@ -144,17 +158,22 @@ impl Target {
         }
         let allowance = Arc::new(AtomicU64::new(LOGIN_BYTES));
         let stream = Guarded::new(stream, Arc::clone(&allowance), is_private);
-        let of = |error: tokio_postgres::Error| Failure::of(&error, about);
-        let (client, connection) = config.connect_raw(stream, NoTls).await.map_err(of)?;
+        let (client, messages) =
+            config.connect_raw(stream, NoTls).await.map_err(|error| Failure::of(&error, about))?;
+        let ended: Arc<Mutex<Option<_>>> = Arc::default();
+        let noted = Arc::clone(&ended);
         let task = tokio::spawn(async move {
-            // The error reaches the caller through the client.
-            let _ = connection.await;
+            let error = messages.await.err();
+            *noted.lock() = error;
         });
-        let connection = Connection { client, task, allowance };
-        if self.url.may_be_read_only() || accepts_writes(&connection).await.map_err(of)? {
-            Ok(connection)
-        } else {
-            Err(about.away(READ_ONLY))
+        let connection = Connection { client, task, ended, allowance };
+        if self.url.may_be_read_only() {
+            return Ok(connection);
+        }
+        match accepts_writes(&connection).await {
+            Ok(true) => Ok(connection),
+            Ok(false) => Err(about.away(READ_ONLY)),
+            Err(error) => Err(connection.failure(&error, about)),
         }
     }
 

@@ -35,7 +35,7 @@ fn each_refusal_of_the_database_says_what_to_do() {
     assert!(!refused.stderr.contains("wrong-word"), "{refused:?}");
     let without = owner.replace(&format!(":{}@", Role::Owner.password()), "@");
     assert_says(&on(&home, &without, &STATUS), &["asks for a password, and none is set"]);
-    let unknown = owner.replace(&format!("/{DATABASE}"), "/elsewhere");
+    let unknown = format!("{}elsewhere", owner.strip_suffix(DATABASE).unwrap());
     assert_says(&on(&home, &unknown, &STATUS), &["has no database elsewhere", "CREATE DATABASE"]);
     assert_says(
         &on(&home, &owner, &STATUS),

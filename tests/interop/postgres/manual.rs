@@ -37,6 +37,7 @@ fn every_command_on_the_page_of_postgresql_succeeds() {
             }
             "sh" => {
                 script.push_str(&here(text));
+                script.push('\n');
                 counts[2] += 1;
             }
             other => panic!("{other}"),

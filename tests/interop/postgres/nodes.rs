@@ -464,3 +464,61 @@ fn a_wrong_master_key_or_none_is_refused_with_what_to_do() {
     let own = [("GRANTD_STORE_URL", &*url)];
     drop(Program::start_with(home, &["--issuer", ISSUER], &[&own[..], &of_file].concat()));
 }
+
+/// A standby that is promoted may lack what was written last.
+#[test]
+fn what_a_promoted_standby_has_lost_is_written_back() {
+    let signer = Signer::es256();
+    let mut primary = cluster_with(&[asserting(&signer), client_json("c", &json!({}))]);
+    let standby = primary.standby();
+    let [one, two] = [&primary, &standby].map(|cluster| format!("127.0.0.1:{}", cluster.port));
+    let url = primary.url(Role::Node).replace(&one, &format!("{one},{two}"));
+    let nodes = three(&url);
+    wait_until_accepted(&nodes[0], &signer);
+    standby.catch_up_with(&primary);
+    standby.stop_following();
+    let token = token_of(nodes[0].address, "c");
+    assert_revoked(&revoke(nodes[1].address, "c", &token));
+    put(&primary, &client_json("lost", &json!({})));
+    let used = assertion(&signer, "used");
+    assert_eq!(present(nodes[1].address, &used).status, 200);
+    let is_granted = |node: &Program| ask(node.address, "lost", &secret_of("lost")).status == 200;
+    wait_until(|| nodes.iter().all(|node| is_granted(node)));
+    wait_until(|| nodes.iter().all(|node| !is_active(node.address, "c", &token)));
+    primary.kill();
+    standby.promote();
+    nodes.iter().for_each(wait_until_ready);
+    for node in &nodes {
+        assert!(!is_active(node.address, "c", &token));
+        wait_until(|| !is_granted(node));
+        present(node.address, &used).assert_refused(400, "invalid_client");
+    }
+    let later = start(&url, &[], &[]);
+    assert!(!is_active(later.address, "c", &token));
+    wait_until_accepted(&later, &signer);
+    present(later.address, &used).assert_refused(400, "invalid_client");
+}
+
+/// A long list of changes in one transaction.
+#[test]
+fn an_import_of_many_clients_reaches_a_server_that_goes_on() {
+    let cluster = cluster_with(&[client_json("c", &json!({}))]);
+    let node = start(&cluster.url(Role::Node), &[], &[]);
+    let entry = client_json("x", &json!({})).to_string();
+    cluster.psql(&format!(
+        "insert into grantd.client (client_id, entry)
+         select 'n' || n, replace($entry${entry}$entry$, '\"x\"', '\"n' || n || '\"')
+         from generate_series(1, 20000) n"
+    ));
+    wait_until(|| {
+        assert_eq!(ask(node.address, "c", &secret_of("c")).status, 200);
+        node.metric("grantd_clients ") == 20_001
+    });
+    assert_eq!(ask(node.address, "n20000", &secret_of("x")).status, 200);
+    // A server that starts reads them in several batches.
+    let later = start(&cluster.url(Role::Node), &[], &[]);
+    assert_eq!(later.metric("grantd_clients "), 20_001);
+    assert_eq!(ask(later.address, "n1", &secret_of("x")).status, 200);
+    cluster.psql("delete from grantd.client where client_id <> 'c'");
+    wait_until(|| [&node, &later].iter().all(|node| node.metric("grantd_clients ") == 1));
+}

@@ -1,0 +1,77 @@
+//! What the reloader remembers of the files and the news in force, beside the snapshot.
+
+use std::collections::{BTreeMap, HashMap};
+use std::mem::take;
+use std::path::PathBuf;
+
+use compact_str::CompactString;
+
+use crate::keys::signing_key::SigningKey;
+use crate::oauth::client::Client;
+use crate::registry::client_file::KeyPaths;
+use crate::registry::clients::Update;
+use crate::server::judge::Bars;
+
+/// The state of the reloader.
+#[derive(Debug)]
+pub(super) struct InForce {
+    /// The id of the key that was the signing key at the last look.
+    pub(super) signed_last: Option<String>,
+    /// The id of the key in force of each key file. The file may have a fault by now.
+    pub(super) key_ids: KeyIds,
+    /// The key files that the clients in force name.
+    pub(super) key_paths: KeyPaths,
+    /// The clients of news that the settings bar, by id.
+    pub(super) barred: BTreeMap<CompactString, Client>,
+    /// Why the last keys of news are not in force.
+    pub(super) key_fault: Option<String>,
+    /// Whether the lifetimes in force could not be written.
+    pub(super) lacks_lifetimes: bool,
+    /// What the last reload and the last news left in an earlier version.
+    pub(super) degraded: [Option<String>; 2],
+}
+
+impl InForce {
+    pub(super) fn new(keys: &[(PathBuf, SigningKey)], key_paths: KeyPaths) -> Self {
+        let key_ids = keys.iter().map(|(file, key)| (file.clone(), key.key_id().to_owned()));
+        Self {
+            signed_last: None,
+            key_ids: key_ids.collect(),
+            key_paths,
+            barred: BTreeMap::new(),
+            key_fault: None,
+            lacks_lifetimes: false,
+            degraded: [const { None }; 2],
+        }
+    }
+
+    /// Notes that the lifetimes in force could not be written at the start because of `fault`, if
+    /// there is one.
+    pub(super) fn without_lifetimes(mut self, fault: Option<String>) -> Self {
+        self.lacks_lifetimes = fault.is_some();
+        self.degraded[0] = fault;
+        self
+    }
+
+    /// Returns those of `updates`, and of the clients that were barred before, that may be put in
+    /// force. Keeps the clients that `bars` bars.
+    pub(super) fn accept(&mut self, updates: Vec<Update>, bars: Bars) -> Vec<Update> {
+        let earlier = take(&mut self.barred).into_values();
+        let mut accepted = Vec::with_capacity(updates.len());
+        for update in earlier.map(|client| Update::Put(Box::new(client))).chain(updates) {
+            match update {
+                Update::Put(client) if bars.bars(&client) => {
+                    self.barred.insert(client.id.clone(), *client);
+                }
+                update => {
+                    self.barred.remove(update.id());
+                    accepted.push(update);
+                }
+            }
+        }
+        accepted
+    }
+}
+
+/// The id of the key of each key file.
+pub(super) type KeyIds = HashMap<PathBuf, String>;
