@@ -372,6 +372,21 @@ fn a_long_file_is_written_anew_while_changes_are_appended() {
 }
 
 #[test]
+fn a_burst_of_changes_is_written_at_once() {
+    let mut bench = Bench::new();
+    bench.base();
+    let padded = entry("c", 300).replace(' ', &" ".repeat(40_000));
+    // 100 MiB of changes, between which no time passes.
+    for _ in 0..150 {
+        bench.tell([part(&[Item::Client("c", &padded)])]);
+    }
+    assert_eq!(bench.queue.problem(), None);
+    bench.tell([seen(1)]);
+    bench.pass(1);
+    assert_eq!(bench.find().unwrap().clients["c"], 300);
+}
+
+#[test]
 fn a_file_that_was_removed_is_written_again() {
     let mut bench = Bench::new();
     bench.base();
