@@ -161,13 +161,22 @@ impl Follower {
         let thread = builder.spawn(move || {
             // A million clients may have changed; the event loops have priority.
             lower_priority();
-            while !stopped.within(self.every) {
+            let mut is_last = false;
+            loop {
+                // The last poll brings what this server has just revoked into the snapshot.
+                if is_last && !self.health.is_up() {
+                    return;
+                }
                 if catch_unwind(AssertUnwindSafe(|| self.turn(&mut sink))).is_err() {
                     // What was put in force is not known.
                     self.position = None;
                     let store = self.database.name().display();
                     self.health.note_away(format!("{store}: cannot be read: the log has a panic"));
                 }
+                if is_last {
+                    return;
+                }
+                is_last = stopped.within(self.every);
             }
         });
         let thread = thread.map_err(|error| {

@@ -25,6 +25,7 @@ use crate::store::postgres::database::{BULK_LIMIT, Database};
 use crate::store::postgres::follow::Follower;
 use crate::store::postgres::keys::KeyRows;
 use crate::store::postgres::revocations::RevocationRows;
+use crate::store::postgres::rows;
 use crate::store::postgres::seal::MasterKeys;
 use crate::store::postgres::secret_uses::SecretUseRows;
 use crate::store::postgres::snapshot_file::{self, SnapshotFile, Source};
@@ -103,13 +104,15 @@ impl Node {
             error!(%fault, "this client is not served");
         }
         let store = database.name().to_owned();
-        info!(
-            store = %store.display(),
-            clients = clients.len(),
-            keys = keys.len(),
-            revocations = shared.revoked.len(),
-            "the store was read"
-        );
+        if away.is_none() {
+            info!(
+                store = %store.display(),
+                clients = clients.len(),
+                keys = keys.len(),
+                revocations = shared.revoked.len(),
+                "the store was read"
+            );
+        }
 
         let mut health =
             StoreHealth::new(store.display().to_string(), settings.max_staleness, begin);
@@ -169,11 +172,12 @@ impl Node {
         bits: u16,
         now: UnixTime,
     ) -> Result<(), Vec<Fault>> {
-        let Follower { database, master_keys, .. } = &mut self.follower;
+        let Follower { database, master_keys, snapshot_file, .. } = &mut self.follower;
         let First { keys, is_made } = database.transaction(BULK_LIMIT, |transaction| {
             change::first(&mut KeyRows::new(transaction, master_keys, random), bits, now)
         })?;
         self.keys = keys.into_iter().map(|(_, key)| key).collect();
+        snapshot_file.add_keys(Some(rows::sealed_keys(database)?));
         if let (true, [key]) = (is_made, &self.keys[..]) {
             let (key_id, store) = (key.key_id(), database.name().display());
             info!(%key_id, %store, bits, "made the first signing key");

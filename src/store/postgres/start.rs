@@ -212,7 +212,13 @@ fn open_snapshot(
     let loaded = snapshot_file::load(path, source, master_keys, &shared.revoked)?;
     let decoy_key = open_decoy_key(path, master_keys, &loaded.decoy_key)?;
     let (keys, faults) = rows::open_keys(path, master_keys, &loaded.keys);
-    if faults.is_empty() { Ok(Opened { loaded, keys, decoy_key }) } else { Err(faults) }
+    if !faults.is_empty() {
+        return Err(faults);
+    }
+    if keys.is_empty() {
+        return Err(vec![Fault::new(path, "holds no signing key, as the store did not")]);
+    }
+    Ok(Opened { loaded, keys, decoy_key })
 }
 
 /// Says whether a server could start at `now` while the store is away. Returns a line, and whether

@@ -354,18 +354,36 @@ fn a_long_file_is_written_anew_while_changes_are_appended() {
             seen(changes.into()),
         ]);
         bench.pass(1);
+        for _ in 0..10 {
+            bench.pass(0);
+        }
     }
     let found = bench.find().unwrap();
     let [.., third] = versions();
     let all = clients(&[("a", 120), ("c", 300), ("d", changes)]);
     let seen_at = START + u64::from(changes);
     assert_eq!(found, Found { clients: all.clone(), seen: seen_at, ..third });
-    assert!(fs::metadata(bench.path()).unwrap().len() < 1 << 20);
+    assert!(fs::metadata(bench.path()).unwrap().len() < 500_000);
     // It goes on in the new file.
     bench.tell([part(&[Item::Removed("a")]), seen(1000)]);
     bench.pass(1);
     let without_a = all.into_iter().filter(|(id, _)| id != "a").collect();
     assert_eq!(bench.find().unwrap(), Found { clients: without_a, seen: START + 1000, ..found });
+}
+
+#[test]
+fn a_burst_of_changes_is_written_at_once() {
+    let mut bench = Bench::new();
+    bench.base();
+    let padded = entry("c", 300).replace(' ', &" ".repeat(40_000));
+    // 100 MiB of changes, between which no time passes.
+    for _ in 0..150 {
+        bench.tell([part(&[Item::Client("c", &padded)])]);
+    }
+    assert_eq!(bench.queue.problem(), None);
+    bench.tell([seen(1)]);
+    bench.pass(1);
+    assert_eq!(bench.find().unwrap().clients["c"], 300);
 }
 
 #[test]

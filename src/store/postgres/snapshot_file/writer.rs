@@ -32,6 +32,8 @@ pub(super) struct Writer {
     state: State,
     /// Changes that are not written yet: the items of each further record.
     parts: Vec<Vec<u8>>,
+    /// Whether the last attempt to write them has failed.
+    is_behind: bool,
     /// When the snapshot is what the store held, once the parts are written.
     seen: UnixTime,
     /// The time in the file.
@@ -63,6 +65,7 @@ impl Writer {
             lock: None,
             state: State::Idle,
             parts: Vec::new(),
+            is_behind: false,
             seen: UnixTime::default(),
             written_time: UnixTime::default(),
             written,
@@ -119,7 +122,7 @@ impl Writer {
 
     fn begin(&mut self, source: &Source) {
         self.parts.clear();
-        self.retry = None;
+        (self.is_behind, self.retry) = (false, None);
         match self.try_lock().and_then(|()| Draft::begin(&self.path, &self.sealing, source)) {
             Ok(draft) => self.state = State::Base(draft),
             Err(error) => self.fail_to_write(&error),
@@ -143,16 +146,18 @@ impl Writer {
         }
     }
 
-    /// Keeps changes for the next flush.
+    /// Keeps changes for the next flush, which is at once if they are many.
     fn keep(&mut self, items: Vec<u8>) {
-        if self.parts.iter().map(Vec::len).sum::<usize>() > MOST_KEPT {
-            self.fail("its disk does not take the changes");
-            return;
-        }
         match self.parts.last_mut() {
             _ if items.is_empty() => {}
             Some(last) if last.len() + items.len() <= RECORD_BYTES => last.extend(items),
             _ => self.parts.push(items),
+        }
+        let kept: usize = self.parts.iter().map(Vec::len).sum();
+        if kept > MOST_KEPT {
+            self.fail("its disk does not take the changes");
+        } else if kept > MANY && !self.is_behind {
+            self.flush();
         }
     }
 
@@ -174,6 +179,7 @@ impl Writer {
         match log.append(&parts) {
             Ok(()) => {
                 self.written_time = self.seen;
+                self.is_behind = false;
                 self.queue.say(None);
                 if compaction.is_none() && (log.is_long() || is_misplaced) {
                     let begun = Compaction::begin(log, self.clock.now());
@@ -185,7 +191,7 @@ impl Writer {
             }
             // The changes are kept for the next attempt.
             Err(error) => {
-                self.parts = parts;
+                (self.parts, self.is_behind) = (parts, true);
                 let problem = about(&error);
                 warn!(file = %self.path.display(), problem, "the snapshot of the store falls behind");
                 self.queue.say(Some(self.shown(&problem)));
@@ -271,6 +277,8 @@ const BETWEEN_TURNS: Duration = Duration::from_millis(500);
 const CHANGES_EVERY: Duration = Duration::from_secs(1);
 /// How often the time is written if there are no changes.
 const TIME_EVERY: Duration = Duration::from_secs(30);
+/// The bytes of changes from which they are written at once.
+const MANY: usize = 4 << 20;
 /// The most bytes of changes that are kept in memory while they cannot be written.
 const MOST_KEPT: usize = 16 << 20;
 const FIRST_PAUSE: Duration = Duration::from_secs(60);
