@@ -2,7 +2,7 @@
 
 use serde_json::Value;
 
-use super::store::{migrated, with_store};
+use super::store::{OTHER_MASTER_KEY, migrated, on, printed, with_store};
 use crate::support::Home;
 use crate::support::command::{Ended, run, run_with_input};
 
@@ -146,6 +146,31 @@ fn each_command_of_keys_says_the_same_on_both_stores() {
     let retired = cluster
         .psql("select key_id from grantd.signing_key where retired_at is not null order by 1");
     assert!(retired.contains(&first[0].0), "{retired}");
+}
+
+/// A key that no server can open must not replace those that they can open.
+#[test]
+fn a_master_key_that_the_servers_do_not_have_seals_no_key() {
+    let (cluster, url) = migrated();
+    let home = Home::without_key();
+    let first = printed(&on(&home, &url, &["key", "generate"]));
+    let replace = ["key", "rotate", "--now"];
+    let refused = run(with_store(&home, &url, &replace).env("GRANTD_MASTER_KEY", OTHER_MASTER_KEY));
+    refused.assert_error(1, &["is sealed with other master keys", "lost, delete the rows"]);
+    let keys = "select key_id, retired_at is null from grantd.signing_key";
+    assert_eq!(cluster.psql(keys), format!("{}|t", first["kid"].as_str().unwrap()));
+    on(&home, &url, &replace).assert_fine();
+}
+
+#[test]
+fn a_retired_key_is_not_imported_again() {
+    let (_cluster, url) = migrated();
+    let files = Home::new();
+    let pem = files.keys().read_dir().unwrap().next().unwrap().unwrap().path();
+    let import = ["key", "import", pem.to_str().unwrap()];
+    on(&files, &url, &import).assert_fine();
+    on(&files, &url, &["key", "rotate", "--now"]).assert_fine();
+    on(&files, &url, &import).assert_error(1, &["already, and it was retired"]);
 }
 
 #[test]
