@@ -19,7 +19,7 @@ use crate::support::{Home, Program};
 
 /// A master key.
 pub(super) const MASTER_KEY: &str = "AAECAwQFBgcICQoLDA0ODxAREhMUFRYXGBkaGxwdHh8=";
-const OTHER_MASTER_KEY: &str = "/wECAwQFBgcICQoLDA0ODxAREhMUFRYXGBkaGxwdHh8=";
+pub(super) const OTHER_MASTER_KEY: &str = "/wECAwQFBgcICQoLDA0ODxAREhMUFRYXGBkaGxwdHh8=";
 
 /// Returns a command in `home` with this store and [`MASTER_KEY`].
 pub(super) fn with_store(home: &Home, url: &str, arguments: &[&str]) -> Command {
@@ -289,7 +289,12 @@ fn a_rekey_seals_all_keys_anew() {
 
     let line = printed(&with_keys(&[OTHER_MASTER_KEY, MASTER_KEY], &rekey));
     assert_eq!((&line["sealed_anew"], &line["unchanged"]), (&json!(2), &json!(0)));
-    assert_eq!(ids(), json!({line["master_key"].as_str().unwrap(): 2}));
+    // A server with the old master key alone could not start.
+    let status = on(&home, &url, &["store", "status"]);
+    assert_eq!(status.code, Some(1), "{status:?}");
+    assert!(status.stderr.contains("is sealed with the master key"), "{status:?}");
+    let status: Value = serde_json::from_str(&status.stdout).unwrap();
+    assert_eq!(status["master_keys"], json!({line["master_key"].as_str().unwrap(): 2}));
     let line = printed(&with_keys(&[OTHER_MASTER_KEY], &rekey));
     assert_eq!((&line["sealed_anew"], &line["unchanged"]), (&json!(0), &json!(2)));
     export(&home, &url, "out").assert_error(1, &["is sealed with the master key"]);
