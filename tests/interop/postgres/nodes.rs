@@ -555,3 +555,40 @@ fn rows_that_are_over_are_dropped_and_missed_changes_are_read_anew() {
     wait_until(|| ask(away.address, "missed", &secret_of("missed")).status == 200);
     wait_until_ready(&away);
 }
+
+/// The rows of the outbox that a poll looks back to are kept, no matter how long a transaction is
+/// open.
+#[test]
+fn a_transaction_that_is_open_for_hours_lets_no_server_read_everything_anew() {
+    let cluster = cluster_with(&[client_json("c", &json!({}))]);
+    let open = Open::begin(&cluster, &client_json("late", &json!({})));
+    put(&cluster, &client_json("beside", &json!({})));
+    cluster.psql("update grantd.changes set at = now() - interval '2 hours'");
+    let node = start(&cluster.url(Role::Node), &[], &[]);
+    // What was dropped at the start is what is older than the open transaction.
+    wait_until(|| cluster.psql("select xid > '0' from grantd.pruned") == "t");
+    assert_eq!(cluster.psql("select count(*) > 0 from grantd.changes"), "t");
+    open.commit();
+    wait_until(|| ask(node.address, "late", &secret_of("late")).status == 200);
+    let was_read = |line: &Value| line["message"] == "the store was read anew";
+    assert_eq!(node.log.count(was_read), 0);
+}
+
+/// A row that upkeep has dropped because of a cut-off was not lost.
+#[test]
+fn what_a_cut_off_covers_is_not_written_back() {
+    let cluster = cluster_with(&[client_json("c", &json!({}))]);
+    cluster.psql(
+        "insert into grantd.revocation values (decode(repeat('02', 16), 'hex'),
+           '\\x0202020202020202', extract(epoch from now())::bigint + 500)",
+    );
+    let node = start(&cluster.url(Role::Node), &[], &[]);
+    cluster.psql(
+        "insert into grantd.cut_off values
+           ('\\x0202020202020202', extract(epoch from now())::bigint + 600);
+         delete from grantd.revocation",
+    );
+    cluster.kill_one_process();
+    wait_until(|| node.log.count(|line| line["message"] == "the store was read anew") > 0);
+    assert_eq!(cluster.psql("select count(*) from grantd.revocation"), "0");
+}
