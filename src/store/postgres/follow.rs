@@ -23,7 +23,7 @@ use crate::fault::Fault;
 use crate::keys::signing_key::SigningKey;
 use crate::registry::clients::{Registry, Update};
 use crate::signing::worker::lower_priority;
-use crate::state::revocations::ledger::{Shared, is_over};
+use crate::state::revocations::ledger::Shared;
 use crate::state::secret_uses::SecretUses;
 use crate::state::store_health::StoreHealth;
 use crate::store::postgres::database::{BULK_LIMIT, Database, REQUEST_LIMIT, Type};
@@ -417,15 +417,16 @@ impl Follower {
                 _ => {}
             }
         })?;
-        let now = self.clock.now();
+        // What is over may have been dropped from the store without being lost.
+        self.revoked.drop_over(self.clock.now());
         let mut lost = Vec::new();
         self.revoked.revoked.for_each(|row| {
-            if !known.contains(&row.key) && !is_over(row.expires_at, now) {
+            if !known.contains(&row.key) {
                 lost.push(row);
             }
         });
         let mut lost_cut_offs = self.revoked.revoked.cut_offs();
-        lost_cut_offs.retain(|one| !cut_offs.contains(one) && !is_over(one.1, now));
+        lost_cut_offs.retain(|one| !cut_offs.contains(one));
         if lost.is_empty() && lost_cut_offs.is_empty() {
             return Ok(());
         }

@@ -590,5 +590,7 @@ fn what_a_cut_off_covers_is_not_written_back() {
     );
     cluster.kill_one_process();
     wait_until(|| node.log.count(|line| line["message"] == "the store was read anew") > 0);
+    let is_lost = |line: &Value| line["message"].to_string().contains("had lost");
+    assert_eq!(node.log.count(is_lost), 0);
     assert_eq!(cluster.psql("select count(*) from grantd.revocation"), "0");
 }
