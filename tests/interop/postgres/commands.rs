@@ -46,6 +46,8 @@ fn said(text: &str) -> String {
             let (inner, end) = word.split_at(word.len() - 1);
             match () {
                 () if is_value(inner) => format!("VALUE{end}"),
+                // A document of a database has only the clients that the command names.
+                () if end == "]" && inner.bytes().all(|b| b.is_ascii_digit()) => "N]".to_owned(),
                 // With its line and column, which a row has not.
                 () if is_store(inner) => format!("STORE:{end}"),
                 () if inner.contains('T') && inner.contains('Z') => format!("TIME{end}"),
