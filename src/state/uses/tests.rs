@@ -7,7 +7,7 @@ use tokio::runtime::{Builder, Runtime};
 use super::*;
 use crate::clock::ManualClock;
 use crate::fs::whole_file;
-use crate::state::group_commit::{Commit as _, Waiting};
+use crate::state::group_commit::Waiting;
 use crate::state::uses::index::Key;
 use crate::time::UnixTime;
 
