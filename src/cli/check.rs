@@ -2,6 +2,7 @@
 //! that are probably mistakes.
 
 mod files;
+mod loaded;
 mod registry;
 mod routes;
 #[cfg(unix)]
@@ -10,9 +11,10 @@ mod stop;
 #[cfg(feature = "postgres")]
 mod store;
 
-use std::path::{Path, PathBuf};
+use std::path::Path;
 
 use crate::cli::addresses;
+use crate::cli::check::loaded::Loaded;
 use crate::cli::error::CliError;
 use crate::cli::output::print;
 use crate::cli::settings::ServeArgs;
@@ -110,18 +112,6 @@ pub(super) fn run(args: ServeArgs) -> Result<(), CliError> {
         )?;
     }
     print(format_args!("ok: clients: {}, keys: {}", clients.len(), keys))
-}
-
-/// What `serve` would load.
-struct Loaded {
-    /// The name of the registry.
-    name: PathBuf,
-    /// The text of the registry.
-    text: String,
-    clients: Registry,
-    /// The number of signing keys.
-    keys: usize,
-    issuer: IssuerUrl,
 }
 
 /// Whether clients and keys are in a database.

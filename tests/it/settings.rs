@@ -164,17 +164,20 @@ fn every_variable_in_the_table_is_read() {
     home.write("clients.json", "{\"clients\": []}");
     set_mode(&home.write("token", &"x".repeat(40)), 0o600);
     for index in 0..2 {
-        let variables: Vec<_> = settings()
-            .iter()
-            .map(|setting| {
+        let check = |is_set: &dyn Fn(&Setting) -> bool| {
+            let settings = settings();
+            let variables = settings.iter().filter(|setting| is_set(setting)).map(|setting| {
                 (
                     *setting.variables.get(index).unwrap_or(&setting.variables[0]),
                     other_value(setting),
                 )
-            })
-            .collect();
-        let checked = run(home.command(&["check"]).envs(variables));
+            });
+            run(home.command(&["check"]).envs(variables))
+        };
+        let checked = check(&|setting| setting.name != "store.url");
         assert!(checked.assert_fine().ends_with("ok: clients: 0, keys: 1\n"), "{checked:?}");
+        // The files of the store are read only if there is one.
+        check(&|_| true).assert_error(1, &["master.key: cannot be read", "ca.pem: cannot be read"]);
     }
     // No setting accepts these values, with one exception: `?` is a valid path.
     for value in [OsStr::new("?"), OsStr::from_bytes(b"\xff")] {

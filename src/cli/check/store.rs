@@ -1,7 +1,8 @@
 //! Checks a store in PostgreSQL.
 
 use crate::cli::addresses;
-use crate::cli::check::{Loaded, files};
+use crate::cli::check::files::unwritable;
+use crate::cli::check::loaded::Loaded;
 use crate::cli::error::CliError;
 use crate::cli::settings::database;
 use crate::clock::Clock;
@@ -36,7 +37,7 @@ pub(super) fn load(config: &Config) -> Result<Loaded, CliError> {
         admin_token(&config.live).map(drop),
     ];
     problems.extend(faults.into_iter().filter_map(Result::err).map(|fault| fault.to_string()));
-    problems.extend(files::unwritable(config, false).iter().map(ToString::to_string));
+    problems.extend(unwritable(config, false).iter().map(ToString::to_string));
 
     let master_keys = MasterKeys::load(&config.startup.store).map_err(|fault| {
         problems.push(fault.to_string());

@@ -11,7 +11,7 @@ use crate::config::StoreSettings;
 use crate::store::postgres::database::Database;
 
 #[derive(Args, Debug)]
-pub(in crate::cli) struct StoreArgs {
+pub(crate) struct StoreArgs {
     #[command(flatten)]
     store: StoreArg,
     /// Configuration file (TOML), which may set the URL, the master key file and the certificate
@@ -21,7 +21,7 @@ pub(in crate::cli) struct StoreArgs {
 }
 
 #[derive(Args, Debug)]
-pub(in crate::cli) struct FilesArg {
+pub(crate) struct FilesArg {
     /// Client registry.
     #[arg(long, value_name = "FILE", value_hint = ValueHint::FilePath)]
     pub(super) clients: PathBuf,

@@ -73,16 +73,16 @@ pub(super) struct Position {
     since: UnixTime,
 }
 
-/// Puts changes of clients in force, and all signing keys, if they are given.
-pub type Apply = dyn FnMut(Vec<Update>, Option<Vec<SigningKey>>) + Send;
-
 /// What the server does with what was read.
 pub struct Sink {
-    /// Puts changes in force: those of clients, and all signing keys if they have changed.
+    /// Puts changes in force.
     pub apply: Box<Apply>,
     /// Returns the clients in force.
     pub registered: Box<dyn Fn() -> Arc<Registry> + Send>,
 }
+
+/// Puts changes of clients in force, and all signing keys if they have changed.
+pub type Apply = dyn FnMut(Vec<Update>, Option<Vec<SigningKey>>) + Send;
 
 /// What the rows of the outbox name.
 #[derive(Debug, Default)]

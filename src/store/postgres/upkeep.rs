@@ -22,7 +22,7 @@ impl Upkeep {
     pub(super) fn new(now: Instant) -> Self {
         let task = |sql, seconds| {
             let every = Duration::from_secs(seconds);
-            Task { sql, every, due: now + every }
+            Task { sql, every, due: now }
         };
         Self {
             tasks: [task(USES, 10), task(REVOCATIONS, 60), task(CUT_OFFS, 60), task(OUTBOX, 60)],

@@ -483,7 +483,7 @@ fn what_a_promoted_standby_has_lost_is_written_back() {
     let used = assertion(&signer, "used");
     assert_eq!(present(nodes[1].address, &used).status, 200);
     let is_granted = |node: &Program| ask(node.address, "lost", &secret_of("lost")).status == 200;
-    wait_until(|| nodes.iter().all(|node| is_granted(node)));
+    wait_until(|| nodes.iter().all(is_granted));
     wait_until(|| nodes.iter().all(|node| !is_active(node.address, "c", &token)));
     primary.kill();
     standby.promote();
@@ -521,4 +521,37 @@ fn an_import_of_many_clients_reaches_a_server_that_goes_on() {
     assert_eq!(ask(later.address, "n1", &secret_of("x")).status, 200);
     cluster.psql("delete from grantd.client where client_id <> 'c'");
     wait_until(|| [&node, &later].iter().all(|node| node.metric("grantd_clients ") == 1));
+}
+
+/// What is over is dropped, and a server that was away for longer than the outbox reaches back reads
+/// everything anew.
+#[test]
+fn rows_that_are_over_are_dropped_and_missed_changes_are_read_anew() {
+    let cluster = cluster_with(&[client_json("c", &json!({}))]);
+    let away = start(&cluster.url(Role::Node), &[], &[]);
+    away.stop();
+    put(&cluster, &client_json("missed", &json!({})));
+    cluster.psql(
+        "insert into grantd.guard (key, ends) values
+           ('\\x01', now() - interval '1 second'), ('\\x02', now() + interval '1 hour');
+         insert into grantd.cut_off values ('\\x0101010101010101', 1),
+           ('\\x0202020202020202', extract(epoch from now())::bigint + 600);
+         insert into grantd.revocation values
+           (decode(repeat('01', 16), 'hex'), '', 1),
+           (decode(repeat('02', 16), 'hex'), '\\x0202020202020202',
+            extract(epoch from now())::bigint + 500),
+           (decode(repeat('03', 16), 'hex'), '\\x0202020202020202',
+            extract(epoch from now())::bigint + 700);
+         update grantd.changes set at = now() - interval '2 hours'",
+    );
+    let node = start(&cluster.url(Role::Node), &[], &[]);
+    let left = "select (select count(*) from grantd.guard), (select count(*) from grantd.cut_off),
+        (select count(*) from grantd.revocation), (select count(*) from grantd.changes),
+        (select xid > '0' from grantd.pruned)";
+    // In the guard, its birth is left too.
+    wait_until(|| cluster.psql(left) == "2|1|1|0|t");
+    assert_eq!(node.log.count(|line| line["level"] == "WARN"), 0);
+    away.go_on();
+    wait_until(|| ask(away.address, "missed", &secret_of("missed")).status == 200);
+    wait_until_ready(&away);
 }
