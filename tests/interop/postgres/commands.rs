@@ -216,5 +216,5 @@ fn check_reads_the_store() {
     cluster.psql("update grantd.signing_key set document = 'x'");
     check(&url)
         .assert_error(1, &["scopes: must be a list of strings", "is not sealed as this release"]);
-    check("postgres://127.0.0.1:9/none").assert_error(1, &["cannot be reached"]);
+    check("postgres://node@127.0.0.1:9/none").assert_error(1, &["cannot be reached"]);
 }

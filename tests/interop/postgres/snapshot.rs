@@ -34,8 +34,10 @@ fn snapshot(home: &Home) -> std::path::PathBuf {
 /// Runs `check`, and returns what it says of the snapshot.
 fn checked(home: &Home, url: &str) -> String {
     let ended = run(with_store(home, url, &["check"]));
-    let is_about_it = |line: &&str| line.contains("state/snapshot");
-    ended.stdout.lines().find(is_about_it).unwrap_or_else(|| panic!("{ended:?}")).to_owned()
+    let mut lines = ended.stdout.lines().chain(ended.stderr.lines());
+    let line = lines.find(|line| line.contains("state/snapshot"));
+    let line = line.unwrap_or_else(|| panic!("{ended:?}"));
+    line.trim_start_matches("grantd: ").to_owned()
 }
 
 /// Ends a server, which then writes the last changes to its snapshot.
