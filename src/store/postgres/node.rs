@@ -85,7 +85,7 @@ impl Node {
         let source = settings.url.as_ref().map(Source::of).unwrap_or_default();
         let path = snapshot_file::path(&startup.state);
         let mut snapshot_file = if settings.cache {
-            SnapshotFile::start(path.clone(), Arc::clone(&master_keys), random, clock)?
+            SnapshotFile::start(&path, Arc::clone(&master_keys), random, clock)?
         } else {
             SnapshotFile::off()
         };
