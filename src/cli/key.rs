@@ -85,7 +85,7 @@ pub(super) enum KeyCommand {
     Retire {
         #[command(flatten)]
         keys: KeyArgs,
-        /// Additional key to retire, whatever its state: for example, a key that has leaked. Tokens
+        /// Additional key to retire in any state: for example, a key that has leaked. Tokens
         /// that this key has signed become invalid when verifiers fetch the key set again.
         #[arg(value_name = "KID", value_parser = parse_key_id, allow_hyphen_values = true)]
         key_id: Option<String>,

@@ -43,7 +43,7 @@ use crate::store::postgres::follow::Follower;
 use crate::store::postgres::node::{Node, Opening};
 use crate::telemetry::audit::Audit;
 
-/// What the server works with.
+/// Clients, keys and state of a server.
 pub(super) struct Sources {
     pub(super) clients: Registry,
     /// The signing keys in any state.

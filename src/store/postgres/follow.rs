@@ -42,7 +42,7 @@ pub struct Follower {
     pub(super) master_keys: Arc<MasterKeys>,
     /// The copy of the store from which a server starts while the database is away.
     pub(super) snapshot_file: SnapshotFile,
-    /// What is known of the store by its URL.
+    /// The store as its URL describes it.
     pub(super) source: Source,
     /// The system's identifier in the snapshot from which this server has started.
     pub(super) system: Option<String>,
@@ -64,7 +64,7 @@ pub struct Follower {
     pub(super) drop_due: Instant,
 }
 
-/// What is known: all that the snapshot sees.
+/// How far the outbox was read: up to everything that the snapshot sees.
 #[derive(Clone, Debug)]
 pub(super) struct Position {
     epoch: String,
@@ -73,7 +73,7 @@ pub(super) struct Position {
     since: UnixTime,
 }
 
-/// What the server does with what was read.
+/// Puts what was read in force.
 pub struct Sink {
     /// Puts changes in force.
     pub apply: Box<Apply>,
@@ -84,7 +84,7 @@ pub struct Sink {
 /// Puts changes of clients in force, and all signing keys if they have changed.
 pub type Apply = dyn FnMut(Vec<Update>, Option<Vec<SigningKey>>) + Send;
 
-/// What the rows of the outbox name.
+/// The changes that the rows of the outbox name.
 #[derive(Debug, Default)]
 struct Changed {
     clients: BTreeSet<CompactString>,
@@ -168,7 +168,7 @@ impl Follower {
                     return;
                 }
                 if catch_unwind(AssertUnwindSafe(|| self.turn(&mut sink))).is_err() {
-                    // What was put in force is not known.
+                    // A part of the changes may be in force.
                     self.position = None;
                     let store = self.database.name().display();
                     self.health.note_away(format!("{store}: cannot be read: the log has a panic"));
@@ -202,13 +202,13 @@ impl Follower {
             }
             Err(failure) => {
                 if self.health.note_away(failure.to_string()) {
-                    warn!(error = %failure, "the store does not answer: what is known stays in force");
+                    warn!(error = %failure, "the store does not answer: the last state that was read stays in force");
                 }
             }
         }
         if done.is_ok() {
             let added = self.secret_use_rows.run(&mut self.database, &self.secret_uses, now);
-            // What was not added up and not dropped is tried again.
+            // Both are tried again at a later poll.
             if let Err(failure) = added.and_then(|()| self.upkeep.run(&mut self.database, now)) {
                 warn!(error = %failure, "uses of secrets were not added up, or old rows not dropped");
             }
@@ -397,7 +397,7 @@ impl Follower {
         if self.system.take().is_some_and(|system| system != source.system) {
             warn!(
                 store = %self.database.name().display(),
-                "the store is not the one whose snapshot this server has started from, or it was restored: what it holds is in force now"
+                "the store is not the one whose snapshot this server has started from, or it was restored: its contents are in force now"
             );
         }
         self.snapshot_file.begin(source);
@@ -417,7 +417,7 @@ impl Follower {
                 _ => {}
             }
         })?;
-        // What is over may have been dropped from the store without being lost.
+        // A row that is over was dropped from the store, not lost.
         self.revoked.drop_over(self.clock.now());
         let mut lost = Vec::new();
         self.revoked.revoked.for_each(|row| {

@@ -35,7 +35,7 @@ use crate::store::postgres::uses::UseRows;
 use crate::telemetry::audit::Audit;
 use crate::time::UnixTime;
 
-/// What a server reads from the store at its start, and what it writes to the store.
+/// The contents of the store at the start of a server, and the means to follow and change it.
 pub struct Node {
     /// The clients.
     pub clients: Registry,
@@ -55,7 +55,7 @@ pub struct Node {
     pub follower: Follower,
 }
 
-/// What a server has when it opens the store.
+/// The means with which a server opens the store.
 #[derive(Debug)]
 pub struct Opening<'a> {
     /// The settings.

@@ -31,7 +31,7 @@ struct MasterKey {
 /// Identifies a master key: the first bytes of a hash of it.
 type KeyId = [u8; 8];
 
-/// What a sealed value is for.
+/// The purpose of a sealed value.
 #[derive(Clone, Copy, Debug, PartialEq, Eq)]
 pub enum Purpose {
     /// The document of a signing key; its name is the `kid`.

@@ -1,4 +1,4 @@
-//! What is in the store.
+//! Describes the store, and tries the master keys.
 
 use std::collections::BTreeMap;
 
