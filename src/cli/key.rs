@@ -80,8 +80,9 @@ pub(super) enum KeyCommand {
     },
     /// Retire each old key whose tokens have all expired.
     ///
-    /// The file of a retired key is renamed to `<kid>.pem.retired`, and is no longer loaded. A
-    /// running server notices the change within seconds.
+    /// The file of a retired key is renamed to `<kid>.pem.retired`, and is no longer loaded. In a
+    /// database, the key is kept and marked as retired. A running server notices the change within
+    /// seconds.
     Retire {
         #[command(flatten)]
         keys: KeyArgs,

@@ -1,5 +1,6 @@
 //! Several servers with one store.
 
+use std::fs;
 use std::io::{Read, Write};
 use std::net::{SocketAddr, TcpListener};
 use std::process::{Child, ChildStdin, Command, Stdio};
@@ -593,4 +594,20 @@ fn what_a_cut_off_covers_is_not_written_back() {
     let is_lost = |line: &Value| line["message"].to_string().contains("had lost");
     assert_eq!(node.log.count(is_lost), 0);
     assert_eq!(cluster.psql("select count(*) from grantd.revocation"), "0");
+}
+
+/// The revocations of a server with files are not copied into the store.
+#[test]
+fn revocations_that_are_left_in_a_file_are_warned_of() {
+    let cluster = cluster_with(&[client_json("c", &json!({}))]);
+    let url = cluster.url(Role::Node);
+    let warnings = |node: &Program| {
+        let of_file = |line: &Value| line["message"].to_string().contains("are not in force");
+        node.log.count(of_file)
+    };
+    let home = Home::without_key();
+    fs::create_dir(home.path("state")).unwrap();
+    home.write("state/revocations", "");
+    assert_eq!(warnings(&start_in(home, &url, &[], &[])), 1);
+    assert_eq!(warnings(&start(&url, &[], &[])), 0);
 }
