@@ -7,14 +7,13 @@
 //! In a new epoch, and after an absence that is longer than the outbox reaches back, everything is
 //! read anew and compared with what is in force.
 
-use std::collections::{BTreeSet, HashSet};
+use std::collections::HashSet;
 use std::mem::take;
 use std::panic::{AssertUnwindSafe, catch_unwind};
 use std::sync::Arc;
 use std::thread::{self, JoinHandle};
 use std::time::{Duration, Instant};
 
-use compact_str::CompactString;
 use parking_lot::{Condvar, Mutex};
 use tracing::{error, info, warn};
 
@@ -26,6 +25,7 @@ use crate::signing::worker::lower_priority;
 use crate::state::revocations::ledger::Shared;
 use crate::state::secret_uses::SecretUses;
 use crate::state::store_health::StoreHealth;
+use crate::store::postgres::changed::Changed;
 use crate::store::postgres::database::{BULK_LIMIT, Database, REQUEST_LIMIT, Type};
 use crate::store::postgres::failure::Failure;
 use crate::store::postgres::rows::{self, Entry, Faulty};
@@ -83,35 +83,6 @@ pub struct Sink {
 
 /// Puts changes of clients in force, and all signing keys if they have changed.
 pub type Apply = dyn FnMut(Vec<Update>, Option<Vec<SigningKey>>) + Send;
-
-/// The changes that the rows of the outbox name.
-#[derive(Debug, Default)]
-struct Changed {
-    clients: BTreeSet<CompactString>,
-    revocations: Vec<Vec<u8>>,
-    cut_offs: Vec<Vec<u8>>,
-    has_keys: bool,
-    /// Whether everything must be read anew.
-    all: bool,
-    count: u64,
-}
-
-impl Changed {
-    fn note(&mut self, kind: &str, name: &str) {
-        self.count += 1;
-        match kind {
-            "c" => {
-                self.clients.insert(name.into());
-            }
-            "k" => self.has_keys = true,
-            "r" => self.revocations.extend(of_hex(name)),
-            "o" => self.cut_offs.extend(of_hex(name)),
-            "*" => self.all = true,
-            // A later release may note more.
-            _ => {}
-        }
-    }
-}
 
 impl Position {
     /// Returns the position of a server that reads everything after this call. Begins an epoch if
@@ -504,18 +475,6 @@ impl Stop {
     }
 }
 
-fn of_hex(text: &str) -> Option<Vec<u8>> {
-    let digit =
-        |byte: &u8| char::from(*byte).to_digit(16).and_then(|digit| u8::try_from(digit).ok());
-    let pairs = text.as_bytes().chunks(2);
-    pairs
-        .map(|pair| match pair {
-            [high, low] => Some(digit(high)? << 4 | digit(low)?),
-            _ => None,
-        })
-        .collect()
-}
-
 const BEGIN: &str = "select p.epoch, p.snapshot, floor(extract(epoch from p.since))::bigint \
                      from grantd.poll(pg_current_snapshot()::text) p limit 1";
 const SYSTEM: &str = "select s.system_identifier::text from pg_control_system() s";
@@ -534,32 +493,3 @@ const DROP_EVERY: Duration = Duration::from_secs(300);
 const PART: usize = 5000;
 /// The most changes of clients that are put in force at once, and so stand in memory twice.
 const MOST_AT_ONCE: usize = 50_000;
-
-#[cfg(test)]
-mod tests {
-    use super::*;
-
-    #[test]
-    fn the_outbox_names_what_has_changed() {
-        let mut changed = Changed::default();
-        for (kind, name) in [
-            ("c", "b"),
-            ("c", "a"),
-            ("c", "b"),
-            ("k", "x"),
-            ("r", "00ff"),
-            ("r", "0"),
-            ("r", "zz"),
-            ("o", "0102030405060708"),
-            ("later", "x"),
-        ] {
-            changed.note(kind, name);
-        }
-        assert!(changed.clients.iter().map(|id| &**id).eq(["a", "b"]));
-        assert_eq!(changed.revocations, [[0, 255]]);
-        assert_eq!(changed.cut_offs, [[1, 2, 3, 4, 5, 6, 7, 8]]);
-        assert!(changed.has_keys && !changed.all && changed.count == 9);
-        changed.note("*", "client");
-        assert!(changed.all);
-    }
-}
