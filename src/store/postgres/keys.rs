@@ -10,6 +10,7 @@ use crate::keys::key_store::KeyStore;
 use crate::keys::signing_key::SigningKey;
 use crate::random::Random;
 use crate::store::postgres::database::{Transaction, Type};
+use crate::store::postgres::failure::clean;
 use crate::store::postgres::seal::{MasterKeys, Purpose};
 
 /// The signing keys in a transaction. The changes are in force when the transaction is committed.
@@ -124,10 +125,13 @@ pub(super) fn open(
 ) -> Result<SigningKey, Fault> {
     let text = master_keys.open(store, Purpose::SigningKey, id, sealed)?;
     let text = std::str::from_utf8(&text)
-        .map_err(|_| Fault::new(store, format!("the signing key {id} is not text")))?;
+        .map_err(|_| Fault::new(store, format!("the signing key {} is not text", clean(id))))?;
     let key = key_file::parse(store, text)?;
     if key.key_id() != id {
-        return Err(Fault::new(store, format!("the signing key {id} has the document of another")));
+        return Err(Fault::new(
+            store,
+            format!("the signing key {} has the document of another", clean(id)),
+        ));
     }
     Ok(key)
 }

@@ -611,3 +611,17 @@ fn revocations_that_are_left_in_a_file_are_warned_of() {
     assert_eq!(warnings(&start_in(home, &url, &[], &[])), 1);
     assert_eq!(warnings(&start(&url, &[], &[])), 0);
 }
+
+/// A name in the database may be anything.
+#[test]
+fn a_name_in_a_fault_controls_no_terminal() {
+    let cluster = cluster_with(&[]);
+    let node = start(&cluster.url(Role::Node), &[], &[]);
+    cluster.psql(
+        "insert into grantd.client (client_id, entry) values (E'a\\n\\x1b[31m', '{');
+         insert into grantd.signing_key (key_id, document) values (E'k\\n\\x1b[31m', '')",
+    );
+    let text = || readiness(&node).1;
+    wait_until(|| text().contains("client a  [31m: ") && text().contains("k  [31m: is not sealed"));
+    assert!(!text().trim_end().contains(char::is_control));
+}
