@@ -6,6 +6,7 @@ use std::time::Duration;
 use grantd::clock::Clock;
 use serde_json::json;
 
+use crate::grants::{self, Waits};
 use crate::nodes::{
     about, ask_for_token, at, cluster, put, three, time_until, token_of, unchanged,
 };
@@ -19,8 +20,10 @@ use crate::support::{Connection, Program};
 
 pub(crate) fn measure(changes: usize) {
     let cluster = cluster();
-    println!("{changes} changes on three servers: ms until in force on all");
-    println!("{:<36} {:>7} {:>7} {:>7}", "", "p50", "p99", "max");
+    println!(
+        "{changes} changes on three servers: ms until in force on all, and the longest stall of a bare loop"
+    );
+    println!("{:<36} {:>7} {:>7} {:>7} {:>7}  slowest", "", "p50", "p99", "max", "stall");
     let nodes = three(&cluster.url(Role::Node));
     Observed::new(&cluster, &nodes).print("directly", "direct", changes);
     let mut open = Session::open(&cluster);
@@ -40,8 +43,8 @@ struct Observed {
     connections: Vec<Connection>,
     /// The number of changes so far.
     made: u64,
-    /// In milliseconds.
-    times: Vec<f64>,
+    /// In milliseconds, with what was changed.
+    times: Vec<(f64, &'static str)>,
 }
 
 impl Observed {
@@ -51,9 +54,13 @@ impl Observed {
     }
 
     fn print(mut self, way: &str, name: &str, changes: usize) {
-        (0..changes / 4).for_each(|number| self.change(&format!("{name}-{number}"), number));
-        let [p50, p99, max] = [0.5, 0.99, 1.0].map(|share| at(&self.times, share));
-        println!("{way:<36} {p50:>7.0} {p99:>7.0} {max:>7.0}");
+        let ((), Waits { stalls, .. }) = grants::beside(&[], "", 1.0, || {
+            (0..changes / 4).for_each(|number| self.change(&format!("{name}-{number}"), number));
+        });
+        let times: Vec<f64> = self.times.iter().map(|(time, _)| *time).collect();
+        let [p50, p99, max] = [0.5, 0.99, 1.0].map(|share| at(&times, share));
+        let (_, slowest) = self.times.iter().max_by(|a, b| a.0.total_cmp(&b.0)).unwrap();
+        println!("{way:<36} {p50:>7.0} {p99:>7.0} {max:>7.0} {:>7.0}  {slowest}", at(&stalls, 1.0));
     }
 
     /// Makes each of the four changes once, with a client of its own.
@@ -64,9 +71,9 @@ impl Observed {
             let request = ask_for_token(client, secret);
             move |connection: &mut Connection| connection.ask(&request).status == status
         };
-        self.time(|it| put(&mut it.session, &added), grants(&secret, 200));
+        self.time("added", |it| put(&mut it.session, &added), grants(&secret, 200));
         let rotated = client_with_hash(client, &hash_of(&new));
-        self.time(|it| put(&mut it.session, &rotated), grants(&new, 200));
+        self.time("rotated", |it| put(&mut it.session, &rotated), grants(&new, 200));
 
         let revoking = number % self.connections.len();
         let token = token_of(&mut self.connections[revoking], client, &new);
@@ -76,17 +83,19 @@ impl Observed {
             assert_ne!(connection.ask(&introspect).text(), INACTIVE);
         }
         self.time(
+            "revoked",
             |it| assert_eq!(it.connections[revoking].ask(&revoke).status, 200),
             |connection| connection.ask(&introspect).text() == INACTIVE,
         );
         let mut disabled = rotated;
         disabled["enabled"] = json!(false);
-        self.time(|it| put(&mut it.session, &disabled), grants(&new, 400));
+        self.time("disabled", |it| put(&mut it.session, &disabled), grants(&new, 400));
     }
 
     /// Makes a change and waits until `is_in_force` on all servers.
     fn time(
         &mut self,
+        name: &'static str,
         change: impl FnOnce(&mut Self),
         is_in_force: impl Fn(&mut Connection) -> bool,
     ) {
@@ -96,6 +105,6 @@ impl Observed {
         let begin = Clock::system().instant();
         change(self);
         let time = time_until(begin, || self.connections.iter_mut().all(&is_in_force));
-        self.times.push(time * 1e3);
+        self.times.push((time * 1e3, name));
     }
 }

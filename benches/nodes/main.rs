@@ -13,7 +13,7 @@
 //! - what three servers under load answer while the database is away, and when all is well again.
 //!
 //! `cargo bench --bench nodes -- 200000` has that number of clients in the database instead of a
-//! million. With `--test`, and under `cargo test`, all is small, and only the answers are checked.
+//! million; `-- changes`, `many`, `files` or `away` measures only that part. With `--test`, and under `cargo test`, all is small, and only the answers are checked.
 //! Needs Linux, two cores, `wrk`, `taskset`, and the PostgreSQL and the PgBouncer that `tests/run`
 //! installs.
 
@@ -91,9 +91,17 @@ fn main() -> ExitCode {
     } else {
         TEST
     };
-    changes::measure(plan.changes);
-    many::measure(&plan);
-    against_files::measure(plan.pairs, plan.pair_seconds);
-    away::measure(plan.away_seconds);
+    let parts: [(&str, &dyn Fn()); 4] = [
+        ("changes", &|| changes::measure(plan.changes)),
+        ("many", &|| many::measure(&plan)),
+        ("files", &|| against_files::measure(plan.pairs, plan.pair_seconds)),
+        ("away", &|| away::measure(plan.away_seconds)),
+    ];
+    let is_named = parts.iter().any(|(name, _)| has(name));
+    for (name, measure) in parts {
+        if !is_named || has(name) {
+            measure();
+        }
+    }
     ExitCode::SUCCESS
 }
