@@ -4,6 +4,7 @@
 pub(crate) mod bouncer;
 mod certificate;
 mod copies;
+pub(crate) mod session;
 mod template;
 
 use std::fs;

@@ -3,7 +3,6 @@
 use std::fs;
 use std::io::{Read, Write};
 use std::net::{SocketAddr, TcpListener};
-use std::process::{Child, ChildStdin, Command, Stdio};
 use std::sync::atomic::{AtomicBool, AtomicU64, Ordering};
 use std::thread;
 
@@ -13,12 +12,15 @@ use serde_json::{Value, json};
 use super::store::{MASTER_KEY, migrated};
 use crate::support::home::{hash_of, secret_of, set_mode};
 use crate::support::postgres::bouncer::PgBouncer;
+use crate::support::postgres::session::Session;
 use crate::support::postgres::{Postgres, Role, Stop};
 use crate::support::registry::{client_json, client_with_hash, client_without_secret};
 use crate::support::status::{
     ISSUER, assert_revoked, introspect, is_active, revoke, token_of, validate,
 };
-use crate::support::{Encoding, Home, Program, Request, Response, Signer, request_of, wait_until};
+use crate::support::{
+    Connection, Encoding, Home, Program, Request, Response, Signer, request_of, wait_until,
+};
 
 /// Returns a cluster with the schema and these clients.
 pub(super) fn cluster_with(clients: &[Value]) -> Postgres {
@@ -109,36 +111,15 @@ fn assert_changes_reach_all(cluster: &Postgres, nodes: &[Program], name: &str) {
     cluster.psql(&format!("delete from grantd.client where client_id = '{name}'"));
 }
 
-/// A transaction that has written and stays open.
-struct Open(Child, ChildStdin);
-
-impl Open {
-    fn begin(cluster: &Postgres, client: &Value) -> Self {
-        let mut psql = Command::new("/usr/lib/postgresql/15/bin/psql");
-        psql.args(["-X", "-q", "-A", "-t"]).arg(cluster.url(Role::Owner)).env_clear();
-        let piped = psql.env("LC_ALL", "C").stdin(Stdio::piped()).stdout(Stdio::piped());
-        let mut child = piped.spawn().unwrap();
-        let mut input = child.stdin.take().unwrap();
-        let id = client["client_id"].as_str().unwrap();
-        writeln!(
-            input,
-            "begin; savepoint s; insert into grantd.client (client_id, entry)
-             values ('{id}', $entry${client}$entry$); select 'written';"
-        )
-        .unwrap();
-        input.flush().unwrap();
-        let mut said = [0; 8];
-        child.stdout.as_mut().unwrap().read_exact(&mut said).unwrap();
-        assert_eq!(&said, b"written\n");
-        Self(child, input)
-    }
-
-    fn commit(self) {
-        let Self(mut child, mut input) = self;
-        input.write_all(b"commit;\n").unwrap();
-        drop(input);
-        assert!(child.wait().unwrap().success());
-    }
+/// Begins a transaction that has written a client and stays open.
+fn begin(cluster: &Postgres, client: &Value) -> Session {
+    let mut session = Session::open(cluster);
+    let id = client["client_id"].as_str().unwrap();
+    session.run(&format!(
+        "begin; savepoint s; insert into grantd.client (client_id, entry)
+         values ('{id}', $entry${client}$entry$)"
+    ));
+    session
 }
 
 #[test]
@@ -152,12 +133,12 @@ fn what_changes_is_in_force_on_every_server() {
 
     assert_changes_reach_all(&cluster, &nodes, "direct");
     let late = client_json("late", &json!({}));
-    let open = Open::begin(&cluster, &late);
+    let mut open = begin(&cluster, &late);
     assert_changes_reach_all(&cluster, &nodes, "beside");
     let secret = secret_of("late");
     let are = |status| nodes.iter().all(|node| ask(node.address, "late", &secret).status == status);
     assert!(are(400));
-    open.commit();
+    open.run("commit");
     wait_until(|| are(200));
     // After the crash of a process of the database, transaction ids repeat.
     cluster.kill_one_process();
@@ -172,9 +153,9 @@ fn what_changes_passes_through_pgbouncer() {
     let cluster = cluster_with(&[]);
     let bouncer = PgBouncer::before(&cluster);
     let nodes = three(&bouncer.url(Role::Node));
-    let open = Open::begin(&cluster, &client_json("late", &json!({})));
+    let mut open = begin(&cluster, &client_json("late", &json!({})));
     assert_changes_reach_all(&cluster, &nodes, "bounced");
-    open.commit();
+    open.run("commit");
     let secret = secret_of("late");
     wait_until(|| nodes.iter().all(|node| ask(node.address, "late", &secret).status == 200));
 }
@@ -262,25 +243,31 @@ fn while_the_database_is_away_secrets_are_accepted_and_the_rest_is_asked_to_try_
             });
         }
         cluster.stop(Stop::Immediate);
+        let before = granted.load(Ordering::Relaxed);
         for node in &nodes {
             wait_until(|| node.metric("grantd_store_up ") == 0);
             let (status, text) = readiness(node);
             assert!(status == 200 && text.starts_with("degraded: postgres://"), "{text}");
             assert!(!text.contains(Role::Node.password()), "{text}");
-            let before = granted.load(Ordering::Relaxed);
-            for number in 0..5 {
-                let assertion = assertion(&signer, &format!("away-{number}-{}", node.id()));
+        }
+        // More than 200 grants for each second of the age that is waited for.
+        let number = AtomicU64::new(0);
+        wait_until(|| {
+            for node in &nodes {
+                let id = format!("away-{}", number.fetch_add(1, Ordering::Relaxed));
+                let assertion = assertion(&signer, &id);
                 for refused in
                     [revoke(node.address, "c", &token), present(node.address, &assertion)]
                 {
                     refused.assert_refused(503, "temporarily_unavailable");
                     assert!(refused.header("retry-after").is_some());
                 }
+                assert!(is_active(node.address, "c", &token));
             }
-            assert!(is_active(node.address, "c", &token));
-            wait_until(|| granted.load(Ordering::Relaxed) > before + 20);
-        }
-        wait_until(|| nodes[0].metric("grantd_store_age_seconds ") >= 3);
+            granted.load(Ordering::Relaxed) > before + 800
+                && nodes.iter().all(|node| node.metric("grantd_store_age_seconds ") >= 3)
+        });
+        assert!(number.load(Ordering::Relaxed) >= 15);
         cluster.start_again();
         wait_until(|| revoke(nodes[0].address, "c", &token).status == 200);
         for node in &nodes {
@@ -294,6 +281,50 @@ fn while_the_database_is_away_secrets_are_accepted_and_the_rest_is_asked_to_try_
     let epochs = nodes.each_ref().map(|node| node.metric("grantd_store_epoch "));
     assert!(epochs[0] > 0 && epochs == [epochs[0]; 3], "{epochs:?}");
     assert!(nodes.iter().all(|node| node.metric("grantd_store_changes_total ") > 0));
+}
+
+/// Returns the number of statements of servers in the cluster's log.
+fn statements(cluster: &Postgres) -> usize {
+    let log = cluster.log();
+    let is_of_a_server = |line: &&str| line.contains(Role::Node.name());
+    log.lines().filter(is_of_a_server).filter(|line| line.contains(" LOG:  execute ")).count()
+}
+
+#[test]
+fn a_secret_grant_makes_no_query() {
+    const GRANTS: usize = 10_000;
+    const THREADS: usize = 8;
+    let cluster = cluster_with(&[client_json("c", &json!({}))]);
+    cluster.psql("alter system set log_statement = 'all'");
+    cluster.psql("select pg_reload_conf()");
+    let node = start(&cluster.url(Role::Node), &[], &[("GRANTD_STORE__POLL_MS", "1000")]);
+    // A request that has to make a query is seen.
+    let before = statements(&cluster);
+    for _ in 0..20 {
+        let token = token_of(node.address, "c");
+        assert_revoked(&revoke(node.address, "c", &token));
+    }
+    assert!(statements(&cluster) >= before + 20, "{}", cluster.log());
+    let uses = "select coalesce(sum(uses), 0) from grantd.secret_use";
+    wait_until(|| cluster.psql(uses) == "40");
+
+    let before = statements(&cluster);
+    thread::scope(|scope| {
+        for _ in 0..THREADS {
+            scope.spawn(|| {
+                let mut connection = Connection::open(node.address);
+                let request =
+                    Request::token(Encoding::Urlencoded, &request_of("c", &secret_of("c"), &[]));
+                for _ in 0..GRANTS / THREADS {
+                    assert_eq!(connection.ask(&request).status, 200);
+                }
+            });
+        }
+    });
+    // The uses are written too, many in one statement.
+    wait_until(|| cluster.psql(uses) == (GRANTS + 40).to_string());
+    let made = statements(&cluster) - before;
+    assert!(made > 0 && made < GRANTS / 20, "{made} statements for {GRANTS} grants");
 }
 
 #[test]
