@@ -38,10 +38,12 @@ pub(super) fn run(args: ServeArgs) -> Result<(), CliError> {
     let config = args.resolve()?;
     #[cfg(feature = "opentelemetry")]
     crate::cli::collector::configured()?;
-    #[cfg(feature = "postgres")]
-    store::print_about_snapshot(&config)?;
     let Loaded { name, text, clients, keys, issuer } = load(&config, config_file.as_deref())?;
 
+    #[cfg(feature = "postgres")]
+    if let Some(line) = store::about_snapshot(&config) {
+        print(line)?;
+    }
     let file = name.display();
     let demo = clients.demo_clients();
     if !demo.is_empty() {

@@ -80,12 +80,13 @@ pub(super) enum KeyCommand {
     },
     /// Retire each old key whose tokens have all expired.
     ///
-    /// The file of a retired key is renamed to `<kid>.pem.retired`, and is no longer loaded. A
-    /// running server notices the change within seconds.
+    /// The file of a retired key is renamed to `<kid>.pem.retired`, and is no longer loaded. In a
+    /// database, the key is kept and marked as retired. A running server notices the change within
+    /// seconds.
     Retire {
         #[command(flatten)]
         keys: KeyArgs,
-        /// Additional key to retire, whatever its state: for example, a key that has leaked. Tokens
+        /// Additional key to retire in any state: for example, a key that has leaked. Tokens
         /// that this key has signed become invalid when verifiers fetch the key set again.
         #[arg(value_name = "KID", value_parser = parse_key_id, allow_hyphen_values = true)]
         key_id: Option<String>,

@@ -74,9 +74,11 @@ fn migrate(store: StoreArgs, node_role: Option<&str>) -> Result<(), CliError> {
 }
 
 fn show(store: StoreArgs) -> Result<(), CliError> {
-    let (_, mut database) = store.connect()?;
+    let (settings, mut database) = store.connect()?;
     schema::require(&mut database)?;
-    print(status::read(&mut database)?)
+    print(status::read(&mut database)?)?;
+    let faults = status::unopened(&mut database, &MasterKeys::load(&settings)?)?;
+    if faults.is_empty() { Ok(()) } else { Err(faults.into()) }
 }
 
 fn rekey(store: StoreArgs) -> Result<(), CliError> {

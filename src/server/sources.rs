@@ -2,6 +2,8 @@
 
 #[cfg(feature = "postgres")]
 use std::panic::resume_unwind;
+#[cfg(feature = "postgres")]
+use std::path::Path;
 use std::sync::Arc;
 #[cfg(feature = "postgres")]
 use std::thread;
@@ -43,7 +45,7 @@ use crate::store::postgres::follow::Follower;
 use crate::store::postgres::node::{Node, Opening};
 use crate::telemetry::audit::Audit;
 
-/// What the server works with.
+/// Clients, keys and state of a server.
 pub(super) struct Sources {
     pub(super) clients: Registry,
     /// The signing keys in any state.
@@ -139,6 +141,7 @@ fn of_store(config: &Config, clock: &Clock, random: &Random) -> Result<Sources, 
     let admin_token = files::admin_token(&config.live)?;
     let audit = audit(config)?;
     let startup = &config.startup;
+    warn_of_files(&startup.state);
     let open = || -> Result<_, StartError> {
         let opened = Node::open(Opening { startup, clock, random, audit: audit.clone() });
         let mut node = opened.map_err(StartError::Files)?;
@@ -176,6 +179,19 @@ fn of_store(config: &Config, clock: &Clock, random: &Random) -> Result<Sources, 
         store: Some(health),
         follower: Some(follower),
     })
+}
+
+/// Warns of revocations that a server with files has left in `state`.
+#[cfg(feature = "postgres")]
+fn warn_of_files(state: &Path) {
+    let file = Revocations::file(state);
+    if file.exists() {
+        warn!(
+            "{}: the revocations in this file are not in force, because store.url is set: revoke \
+             their tokens again, and delete the file",
+            file.display()
+        );
+    }
 }
 
 /// Checks the settings together with the clients, and returns the issuer.

@@ -18,7 +18,7 @@ mod line;
 pub(crate) mod revoked;
 
 use std::fmt;
-use std::path::Path;
+use std::path::{Path, PathBuf};
 use std::sync::Arc;
 use std::sync::atomic::Ordering;
 
@@ -63,6 +63,11 @@ impl Revocations {
         let file = RevocationFile::open(directory, clock.clone(), Arc::clone(&shared))?;
         let ledger = Ledger::new(file, Arc::clone(&shared), limit, clock, audit);
         Self::start(ledger, shared, directory)
+    }
+
+    /// The path of the file that [`Self::open`] reads.
+    pub fn file(directory: &Path) -> PathBuf {
+        file::path(directory)
     }
 
     /// Starts the thread that writes with `ledger` to `place`. `shared` is the ledger's.

@@ -4,7 +4,6 @@ use crate::cli::addresses;
 use crate::cli::check::files::unwritable;
 use crate::cli::check::loaded::Loaded;
 use crate::cli::error::CliError;
-use crate::cli::output::print;
 use crate::cli::settings::database;
 use crate::clock::Clock;
 use crate::config::Config;
@@ -19,15 +18,12 @@ use crate::store::postgres::client_document;
 use crate::store::postgres::database::BULK_LIMIT;
 use crate::store::postgres::keys::KeyRows;
 use crate::store::postgres::seal::MasterKeys;
-use crate::store::postgres::start::about_snapshot;
+use crate::store::postgres::start;
 
 /// Says whether `serve` could start while the database is away.
-pub(super) fn print_about_snapshot(config: &Config) -> Result<(), CliError> {
-    match about_snapshot(&config.startup, Clock::system().now()) {
-        Some((true, line)) => print(format_args!("warning: {line}")),
-        Some((false, line)) => print(format_args!("note: {line}")),
-        None => Ok(()),
-    }
+pub(super) fn about_snapshot(config: &Config) -> Option<String> {
+    let (is_warning, line) = start::about_snapshot(&config.startup, Clock::system().now())?;
+    Some(format!("{}: {line}", if is_warning { "warning" } else { "note" }))
 }
 
 /// Reads the store and determines the issuer's URL. The error lists every fault that would keep
@@ -48,6 +44,7 @@ pub(super) fn load(config: &Config) -> Result<Loaded, CliError> {
     });
     let mut database = database(config).map_err(|error| {
         problems.push(error.0);
+        problems.extend(about_snapshot(config));
     });
     let (Ok(database), Ok(master_keys)) = (&mut database, master_keys) else {
         return Err(CliError(problems.join("\n")));

@@ -51,7 +51,7 @@ fn require_new(registry: &Path, directory: &Path) -> Result<(), Fault> {
     }
 }
 
-/// What was written, and is removed again unless all of it is.
+/// The files that were written. They are removed again unless all of them are.
 #[derive(Default)]
 struct Written {
     files: Vec<PathBuf>,

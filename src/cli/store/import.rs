@@ -21,7 +21,7 @@ use crate::store::postgres::transfer::{self, Contents, Imported};
 
 pub(super) fn import(store: StoreArgs, files: &FilesArg) -> Result<(), CliError> {
     let FilesArg { clients, keys } = files;
-    // Nobody may change the files while they are copied.
+    // No other command may change the files while they are copied.
     let _registry =
         whole_file::lock(clients).map_err(|it| Fault::cannot("locked", clients, &it))?;
     let _keys =

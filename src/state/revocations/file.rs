@@ -8,7 +8,7 @@
 use std::collections::HashMap;
 use std::fmt;
 use std::io::{self, ErrorKind};
-use std::path::Path;
+use std::path::{Path, PathBuf};
 use std::sync::Arc;
 use std::time::Duration;
 
@@ -40,12 +40,17 @@ pub(super) struct RevocationFile {
     clock: Clock,
 }
 
+/// The path of the file in a state directory.
+pub(super) fn path(directory: &Path) -> PathBuf {
+    directory.join(FILE_NAME)
+}
+
 impl RevocationFile {
     /// Reads the file in `directory`. If it cannot be locked, logs a warning and reads it without a
     /// lock.
     pub(super) fn open(directory: &Path, clock: Clock, shared: Arc<Shared>) -> Result<Self, Fault> {
         let mut file = Self {
-            log: SharedLog::new(directory.join(FILE_NAME), directory.join(LOCKED)),
+            log: SharedLog::new(path(directory), directory.join(LOCKED)),
             had_left: false,
             shared,
             owners: HashMap::new(),
@@ -274,7 +279,7 @@ fn write_row(row: &Row, text: &mut String) {
 /// Checks that the file of revocations in `directory`, if it exists, can be locked, read and written,
 /// and is valid.
 pub(super) fn check(directory: &Path) -> Result<(), Fault> {
-    let path = directory.join(FILE_NAME);
+    let path = path(directory);
     let locked = directory.join(LOCKED);
     // The first is the lock of an earlier release.
     for locked in [&path, &locked] {

@@ -26,7 +26,7 @@ use crate::store::postgres::framing::Guarded;
 use crate::store::postgres::password;
 use crate::store::postgres::tls;
 
-/// What is needed to connect.
+/// The address, the role and the TLS settings of a connection.
 pub(super) struct Target {
     pub(super) url: StoreUrl,
     /// The name of the store in faults.
@@ -68,7 +68,7 @@ impl Target {
     ///
     /// # Errors
     ///
-    /// What each host said. If any of them may answer later, the kind is [`FailureKind::Away`].
+    /// The failures of all hosts. If any host may answer later, the kind is [`FailureKind::Away`].
     pub(super) async fn connect(&self) -> Result<Connection, Failure> {
         let mut failures = Vec::new();
         for host in self.url.hosts() {
@@ -134,7 +134,7 @@ impl Target {
         }
     }
 
-    /// Logs in. `is_private` says whether nobody else can read what is sent.
+    /// Logs in. `is_private` says whether no other machine can read the stream.
     async fn log_in<S: AsyncRead + AsyncWrite + Send + Unpin + 'static>(
         &self,
         stream: S,

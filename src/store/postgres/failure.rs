@@ -11,10 +11,10 @@ use tokio_postgres::error::{DbError, SqlState};
 
 use crate::fault::Fault;
 
-/// What kept the database from doing what it was asked.
+/// Why a statement or a connection has failed.
 #[derive(Clone, Debug)]
 pub struct Failure {
-    /// What a caller can do about it.
+    /// The kind, by which a caller decides how to go on.
     pub kind: FailureKind,
     fault: Box<Fault>,
 }
@@ -159,7 +159,7 @@ impl Failure {
     }
 }
 
-/// What a failure is about.
+/// The connection that a failure is about.
 pub(super) struct About<'a> {
     /// The name of the store: its URL without the password.
     pub(super) store: &'a Path,
@@ -228,9 +228,9 @@ pub(super) fn store_name(url: &crate::config::StoreUrl) -> PathBuf {
 }
 
 const MAX_TEXT: usize = 300;
-/// What tokio says of a connection that was closed in the middle of a message.
+/// The words of tokio for a connection that was closed in the middle of a message.
 const CUT_OFF: &str = "bytes remaining on stream";
-/// What rustls says of a connection that was closed without the end of TLS.
+/// The words of rustls for a connection that was closed without the end of TLS.
 const NO_GOODBYE: &str = "close_notify";
 const CLOSED: &str = "has closed the connection: see whether it runs, and its log";
 pub(super) const READ_ONLY: &str = "accepts no writes, as a standby does: list the hosts of all \

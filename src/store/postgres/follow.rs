@@ -7,14 +7,13 @@
 //! In a new epoch, and after an absence that is longer than the outbox reaches back, everything is
 //! read anew and compared with what is in force.
 
-use std::collections::{BTreeSet, HashSet};
+use std::collections::HashSet;
 use std::mem::take;
 use std::panic::{AssertUnwindSafe, catch_unwind};
 use std::sync::Arc;
 use std::thread::{self, JoinHandle};
 use std::time::{Duration, Instant};
 
-use compact_str::CompactString;
 use parking_lot::{Condvar, Mutex};
 use tracing::{error, info, warn};
 
@@ -23,9 +22,10 @@ use crate::fault::Fault;
 use crate::keys::signing_key::SigningKey;
 use crate::registry::clients::{Registry, Update};
 use crate::signing::worker::lower_priority;
-use crate::state::revocations::ledger::{Shared, is_over};
+use crate::state::revocations::ledger::Shared;
 use crate::state::secret_uses::SecretUses;
 use crate::state::store_health::StoreHealth;
+use crate::store::postgres::changed::Changed;
 use crate::store::postgres::database::{BULK_LIMIT, Database, REQUEST_LIMIT, Type};
 use crate::store::postgres::failure::Failure;
 use crate::store::postgres::rows::{self, Entry, Faulty};
@@ -42,7 +42,7 @@ pub struct Follower {
     pub(super) master_keys: Arc<MasterKeys>,
     /// The copy of the store from which a server starts while the database is away.
     pub(super) snapshot_file: SnapshotFile,
-    /// What is known of the store by its URL.
+    /// The store as its URL describes it.
     pub(super) source: Source,
     /// The system's identifier in the snapshot from which this server has started.
     pub(super) system: Option<String>,
@@ -64,7 +64,7 @@ pub struct Follower {
     pub(super) drop_due: Instant,
 }
 
-/// What is known: all that the snapshot sees.
+/// How far the outbox was read: up to everything that the snapshot sees.
 #[derive(Clone, Debug)]
 pub(super) struct Position {
     epoch: String,
@@ -73,7 +73,7 @@ pub(super) struct Position {
     since: UnixTime,
 }
 
-/// What the server does with what was read.
+/// Puts what was read in force.
 pub struct Sink {
     /// Puts changes in force.
     pub apply: Box<Apply>,
@@ -83,35 +83,6 @@ pub struct Sink {
 
 /// Puts changes of clients in force, and all signing keys if they have changed.
 pub type Apply = dyn FnMut(Vec<Update>, Option<Vec<SigningKey>>) + Send;
-
-/// What the rows of the outbox name.
-#[derive(Debug, Default)]
-struct Changed {
-    clients: BTreeSet<CompactString>,
-    revocations: Vec<Vec<u8>>,
-    cut_offs: Vec<Vec<u8>>,
-    has_keys: bool,
-    /// Whether everything must be read anew.
-    all: bool,
-    count: u64,
-}
-
-impl Changed {
-    fn note(&mut self, kind: &str, name: &str) {
-        self.count += 1;
-        match kind {
-            "c" => {
-                self.clients.insert(name.into());
-            }
-            "k" => self.has_keys = true,
-            "r" => self.revocations.extend(of_hex(name)),
-            "o" => self.cut_offs.extend(of_hex(name)),
-            "*" => self.all = true,
-            // A later release may note more.
-            _ => {}
-        }
-    }
-}
 
 impl Position {
     /// Returns the position of a server that reads everything after this call. Begins an epoch if
@@ -168,7 +139,7 @@ impl Follower {
                     return;
                 }
                 if catch_unwind(AssertUnwindSafe(|| self.turn(&mut sink))).is_err() {
-                    // What was put in force is not known.
+                    // A part of the changes may be in force.
                     self.position = None;
                     let store = self.database.name().display();
                     self.health.note_away(format!("{store}: cannot be read: the log has a panic"));
@@ -202,13 +173,13 @@ impl Follower {
             }
             Err(failure) => {
                 if self.health.note_away(failure.to_string()) {
-                    warn!(error = %failure, "the store does not answer: what is known stays in force");
+                    warn!(error = %failure, "the store does not answer: the last state that was read stays in force");
                 }
             }
         }
         if done.is_ok() {
             let added = self.secret_use_rows.run(&mut self.database, &self.secret_uses, now);
-            // What was not added up and not dropped is tried again.
+            // Both are tried again at a later poll.
             if let Err(failure) = added.and_then(|()| self.upkeep.run(&mut self.database, now)) {
                 warn!(error = %failure, "uses of secrets were not added up, or old rows not dropped");
             }
@@ -397,7 +368,7 @@ impl Follower {
         if self.system.take().is_some_and(|system| system != source.system) {
             warn!(
                 store = %self.database.name().display(),
-                "the store is not the one whose snapshot this server has started from, or it was restored: what it holds is in force now"
+                "the store is not the one whose snapshot this server has started from, or it was restored: its contents are in force now"
             );
         }
         self.snapshot_file.begin(source);
@@ -417,15 +388,16 @@ impl Follower {
                 _ => {}
             }
         })?;
-        let now = self.clock.now();
+        // A row that is over was dropped from the store, not lost.
+        self.revoked.drop_over(self.clock.now());
         let mut lost = Vec::new();
         self.revoked.revoked.for_each(|row| {
-            if !known.contains(&row.key) && !is_over(row.expires_at, now) {
+            if !known.contains(&row.key) {
                 lost.push(row);
             }
         });
         let mut lost_cut_offs = self.revoked.revoked.cut_offs();
-        lost_cut_offs.retain(|one| !cut_offs.contains(one) && !is_over(one.1, now));
+        lost_cut_offs.retain(|one| !cut_offs.contains(one));
         if lost.is_empty() && lost_cut_offs.is_empty() {
             return Ok(());
         }
@@ -503,18 +475,6 @@ impl Stop {
     }
 }
 
-fn of_hex(text: &str) -> Option<Vec<u8>> {
-    let digit =
-        |byte: &u8| char::from(*byte).to_digit(16).and_then(|digit| u8::try_from(digit).ok());
-    let pairs = text.as_bytes().chunks(2);
-    pairs
-        .map(|pair| match pair {
-            [high, low] => Some(digit(high)? << 4 | digit(low)?),
-            _ => None,
-        })
-        .collect()
-}
-
 const BEGIN: &str = "select p.epoch, p.snapshot, floor(extract(epoch from p.since))::bigint \
                      from grantd.poll(pg_current_snapshot()::text) p limit 1";
 const SYSTEM: &str = "select s.system_identifier::text from pg_control_system() s";
@@ -533,32 +493,3 @@ const DROP_EVERY: Duration = Duration::from_secs(300);
 const PART: usize = 5000;
 /// The most changes of clients that are put in force at once, and so stand in memory twice.
 const MOST_AT_ONCE: usize = 50_000;
-
-#[cfg(test)]
-mod tests {
-    use super::*;
-
-    #[test]
-    fn the_outbox_names_what_has_changed() {
-        let mut changed = Changed::default();
-        for (kind, name) in [
-            ("c", "b"),
-            ("c", "a"),
-            ("c", "b"),
-            ("k", "x"),
-            ("r", "00ff"),
-            ("r", "0"),
-            ("r", "zz"),
-            ("o", "0102030405060708"),
-            ("later", "x"),
-        ] {
-            changed.note(kind, name);
-        }
-        assert!(changed.clients.iter().map(|id| &**id).eq(["a", "b"]));
-        assert_eq!(changed.revocations, [[0, 255]]);
-        assert_eq!(changed.cut_offs, [[1, 2, 3, 4, 5, 6, 7, 8]]);
-        assert!(changed.has_keys && !changed.all && changed.count == 9);
-        changed.note("*", "client");
-        assert!(changed.all);
-    }
-}

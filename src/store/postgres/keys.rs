@@ -1,5 +1,6 @@
 //! The signing keys as sealed rows.
 
+use std::collections::BTreeSet;
 use std::io;
 use std::path::{Path, PathBuf};
 
@@ -9,6 +10,7 @@ use crate::keys::key_store::KeyStore;
 use crate::keys::signing_key::SigningKey;
 use crate::random::Random;
 use crate::store::postgres::database::{Transaction, Type};
+use crate::store::postgres::failure::clean;
 use crate::store::postgres::seal::{MasterKeys, Purpose};
 
 /// The signing keys in a transaction. The changes are in force when the transaction is committed.
@@ -28,6 +30,33 @@ impl<'t, 'd> KeyRows<'t, 'd> {
     ) -> Self {
         let store = transaction.store().to_owned();
         Self { transaction, store, master_keys, random }
+    }
+}
+
+impl KeyRows<'_, '_> {
+    /// Fails if no value in the store was sealed with one of the master keys that are set: the
+    /// servers have others, and none of them could open a key that is added.
+    fn require_known_master_key(&mut self) -> Result<(), Fault> {
+        let rows = self.transaction.query(SEALED, &[])?;
+        let mut found = BTreeSet::new();
+        for row in &rows {
+            found.extend(MasterKeys::id_in(row.get(0)?));
+        }
+        let own = self.master_keys.ids();
+        if found.is_empty() || own.iter().any(|id| found.contains(id)) {
+            return Ok(());
+        }
+        let found: Vec<_> = found.into_iter().collect();
+        Err(Fault::new(
+            &self.store,
+            format!(
+                "is sealed with other master keys ({}) than those that are set ({}): set \
+                 store.master_key_file to the file of the servers; if those master keys are lost, \
+                 delete the rows of grantd.signing_key and grantd.secret, and restart the servers",
+                found.join(", "),
+                own.join(", ")
+            ),
+        ))
     }
 }
 
@@ -59,6 +88,11 @@ impl KeyStore for KeyRows<'_, '_> {
     }
 
     fn add(&mut self, key_id: &str, document: &str) -> Result<(), Fault> {
+        self.require_known_master_key()?;
+        if !self.transaction.query(FIND, &[(&key_id, Type::TEXT)])?.is_empty() {
+            let problem = format!("holds the key {key_id} already, and it was retired");
+            return Err(Fault::new(&self.store, problem));
+        }
         let sealed =
             self.master_keys.seal(self.random, Purpose::SigningKey, key_id, document.as_bytes());
         let sealed = sealed.map_err(|_| {
@@ -91,10 +125,13 @@ pub(super) fn open(
 ) -> Result<SigningKey, Fault> {
     let text = master_keys.open(store, Purpose::SigningKey, id, sealed)?;
     let text = std::str::from_utf8(&text)
-        .map_err(|_| Fault::new(store, format!("the signing key {id} is not text")))?;
+        .map_err(|_| Fault::new(store, format!("the signing key {} is not text", clean(id))))?;
     let key = key_file::parse(store, text)?;
     if key.key_id() != id {
-        return Err(Fault::new(store, format!("the signing key {id} has the document of another")));
+        return Err(Fault::new(
+            store,
+            format!("the signing key {} has the document of another", clean(id)),
+        ));
     }
     Ok(key)
 }
@@ -107,6 +144,9 @@ const NAMES: &str =
     "select k.key_id from grantd.signing_key k where k.retired_at is null order by k.key_id";
 const LOAD: &str = "select k.document from grantd.signing_key k \
                     where k.key_id = $1 and k.retired_at is null";
+const FIND: &str = "select from grantd.signing_key k where k.key_id = $1";
+const SEALED: &str = "select k.document from grantd.signing_key k \
+                      union all select s.sealed from grantd.secret s";
 const ADD: &str = "insert into grantd.signing_key (key_id, document) values ($1, $2)";
 const RETIRE: &str = "update grantd.signing_key set retired_at = clock_timestamp() \
                       where key_id = $1 and retired_at is null";

@@ -35,7 +35,7 @@ use crate::store::postgres::uses::UseRows;
 use crate::telemetry::audit::Audit;
 use crate::time::UnixTime;
 
-/// What a server reads from the store at its start, and what it writes to the store.
+/// The contents of the store at the start of a server, and the means to follow and change it.
 pub struct Node {
     /// The clients.
     pub clients: Registry,
@@ -55,7 +55,7 @@ pub struct Node {
     pub follower: Follower,
 }
 
-/// What a server has when it opens the store.
+/// The means with which a server opens the store.
 #[derive(Debug)]
 pub struct Opening<'a> {
     /// The settings.
@@ -85,7 +85,7 @@ impl Node {
         let source = settings.url.as_ref().map(Source::of).unwrap_or_default();
         let path = snapshot_file::path(&startup.state);
         let mut snapshot_file = if settings.cache {
-            SnapshotFile::start(path.clone(), Arc::clone(&master_keys), random, clock)?
+            SnapshotFile::start(&path, Arc::clone(&master_keys), random, clock)?
         } else {
             SnapshotFile::off()
         };

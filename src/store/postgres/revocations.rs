@@ -138,10 +138,7 @@ const INSERT: &str = "insert into grantd.revocation (key, client, expires_at) \
      from unnest($1::bytea[], $2::bytea[], $3::bigint[]) as t (key, client, expires_at) \
      order by t.key \
      on conflict (key) do nothing";
-const INSERT_CUT_OFF: &str = "insert into grantd.cut_off as c (client, until) \
-     select t.client, t.until from unnest($1::bytea[], $2::bigint[]) as t (client, until) \
-     order by t.client \
-     on conflict (client) do update set until = excluded.until where c.until < excluded.until";
+const INSERT_CUT_OFF: &str = "select from grantd.cut_off($1::bytea[], $2::bigint[])";
 /// The most rows of one statement.
 const PART: usize = 5000;
 /// As long as there are at most this many rows in memory, none is dropped because it is over.

@@ -16,7 +16,7 @@ use crate::registry::client_file::check_entry;
 use crate::registry::clients::{Draft, Registry};
 use crate::registry::registered::Registered;
 use crate::store::postgres::database::{BULK_LIMIT, Database, REQUEST_LIMIT, Row, Type};
-use crate::store::postgres::failure::Failure;
+use crate::store::postgres::failure::{Failure, clean};
 use crate::store::postgres::keys;
 use crate::store::postgres::seal::MasterKeys;
 
@@ -30,11 +30,12 @@ pub(super) type Entry = (CompactString, Result<Client, String>);
 pub(super) fn parse(store: &Path, id: &str, text: &str) -> Result<Client, String> {
     let client = check_entry(store, 1, text).map_err(|faults| {
         let fault = faults.first().map(ToString::to_string).unwrap_or_default();
-        format!("client {id}: {fault}")
+        format!("client {}: {fault}", clean(id))
     })?;
     if *client.id != *id {
         return Err(format!(
-            "client {id}: {}: the row of this client has the entry of another one",
+            "client {}: {}: the row of this client has the entry of another one",
+            clean(id),
             store.display()
         ));
     }

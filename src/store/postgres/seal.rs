@@ -17,6 +17,7 @@ use crate::config::StoreSettings;
 use crate::fault::{Fault, text};
 use crate::fs::whole_file;
 use crate::random::{NoEntropy, Random};
+use crate::store::postgres::failure::clean;
 
 /// The master keys. The first seals, all of them open.
 pub struct MasterKeys {
@@ -31,7 +32,7 @@ struct MasterKey {
 /// Identifies a master key: the first bytes of a hash of it.
 type KeyId = [u8; 8];
 
-/// What a sealed value is for.
+/// The purpose of a sealed value.
 #[derive(Clone, Copy, Debug, PartialEq, Eq)]
 pub enum Purpose {
     /// The document of a signing key; its name is the `kid`.
@@ -146,7 +147,7 @@ impl MasterKeys {
         name: &str,
         sealed: &[u8],
     ) -> Result<Zeroizing<Vec<u8>>, Fault> {
-        let fault = |problem: &str| Fault::new(store, format!("{name}: {problem}"));
+        let fault = |problem: &str| Fault::new(store, format!("{}: {problem}", clean(name)));
         let Some((id, nonce, text)) = parts(sealed) else {
             return Err(fault(
                 "is not sealed as this release seals: use the release that wrote it",

@@ -7,10 +7,10 @@ use crate::store::postgres::database::{BULK_LIMIT, Database, Parameter, REQUEST_
 use crate::store::postgres::failure::Failure;
 use crate::store::postgres::revocations::{seconds, time};
 
-/// What is known of the sums in the store.
+/// How far the sums in the store are known.
 pub(super) struct SecretUseRows {
     due: Instant,
-    /// What was added up before this time of the database, in Unix seconds, is known.
+    /// Sums that changed before this time are known. Unix seconds of the database.
     read_until: i64,
 }
 

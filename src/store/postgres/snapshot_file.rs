@@ -65,14 +65,14 @@ impl SnapshotFile {
     ///
     /// A [`Fault`] if it cannot be started.
     pub fn start(
-        path: PathBuf,
+        path: &Path,
         keys: Arc<MasterKeys>,
         random: &Random,
         clock: &Clock,
     ) -> Result<Self, Fault> {
         let queue = Arc::new(Queue::new(LONGEST_WAIT));
         let sealing = Sealing { keys, random: random.clone() };
-        let writer = Writer::new(path.clone(), sealing, clock.clone(), Arc::clone(&queue));
+        let writer = Writer::new(path.to_owned(), sealing, clock.clone(), Arc::clone(&queue));
         let builder = thread::Builder::new().name("snapshot".to_owned());
         let thread = builder.spawn(move || {
             lower_priority();
@@ -80,7 +80,7 @@ impl SnapshotFile {
         });
         let thread = thread.map_err(|error| {
             let problem = format!("no thread can write it: {error}; raise the limit of threads");
-            Fault::new(&path, problem)
+            Fault::new(path, problem)
         })?;
         Ok(Self::of(Some(Writing { queue, thread: Some(thread) })))
     }

@@ -1,4 +1,4 @@
-//! What a server knows at its start: what it reads from the store, or, while that is away, from the
+//! Reads the contents of the store at the start of a server, or, while the store is away, the
 //! snapshot.
 
 use std::io::ErrorKind;
@@ -26,7 +26,7 @@ use crate::store::postgres::seal::{MasterKeys, Purpose};
 use crate::store::postgres::snapshot_file::{self, Item, Loaded, SnapshotFile, Source};
 use crate::time::UnixTime;
 
-/// What a server knows at its start.
+/// The contents of the store at the start of a server.
 pub(super) struct Known {
     pub(super) clients: Registry,
     pub(super) faulty: Faulty,
@@ -76,14 +76,14 @@ impl From<Unread> for Vec<Fault> {
     }
 }
 
-/// What reads the store at the start.
+/// Reads the store at the start.
 pub(super) struct Start<'s> {
     pub(super) database: &'s mut Database,
     pub(super) master_keys: &'s Arc<MasterKeys>,
     pub(super) random: &'s Random,
     pub(super) clock: &'s Clock,
     pub(super) snapshot_file: &'s mut SnapshotFile,
-    /// What is known of the store by its URL.
+    /// The store as its URL describes it.
     pub(super) source: &'s Source,
 }
 

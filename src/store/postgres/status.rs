@@ -1,13 +1,14 @@
-//! What is in the store.
+//! Describes the store, and tries the master keys.
 
 use std::collections::BTreeMap;
 
 use serde_json::{Value, json};
 
+use crate::fault::Fault;
 use crate::store::postgres::database::{BULK_LIMIT, Database, FromSql, Transaction};
 use crate::store::postgres::failure::Failure;
-use crate::store::postgres::schema;
-use crate::store::postgres::seal::MasterKeys;
+use crate::store::postgres::seal::{MasterKeys, Purpose};
+use crate::store::postgres::{rows, schema};
 
 /// Describes the store.
 ///
@@ -40,6 +41,22 @@ pub fn read(database: &mut Database) -> Result<Value, Failure> {
     })
 }
 
+/// Opens everything that a server opens. Returns the faults.
+///
+/// # Errors
+///
+/// A [`Failure`] if the role of the connection may not read it.
+pub fn unopened(database: &mut Database, master_keys: &MasterKeys) -> Result<Vec<Fault>, Failure> {
+    let store = database.name().to_owned();
+    let (_, mut faults) = rows::open_keys(&store, master_keys, &rows::sealed_keys(database)?);
+    database.for_each(SECRETS, &[], BULK_LIMIT, |row| {
+        let opened = master_keys.open(&store, Purpose::Secret, row.get(0)?, row.get(1)?);
+        faults.extend(opened.err());
+        Ok(())
+    })?;
+    Ok(faults)
+}
+
 /// Returns the value in the first row of a result that has one row.
 fn one<T: for<'r> FromSql<'r>>(transaction: &mut Transaction<'_>, sql: &str) -> Result<T, Failure> {
     let rows = transaction.query(sql, &[])?;
@@ -51,5 +68,6 @@ fn one<T: for<'r> FromSql<'r>>(transaction: &mut Transaction<'_>, sql: &str) -> 
 
 const KEYS: &str = "select count(*) from grantd.signing_key where retired_at is null";
 const RETIRED_KEYS: &str = "select count(*) from grantd.signing_key where retired_at is not null";
+const SECRETS: &str = "select name, sealed from grantd.secret";
 const SEALED: &str = "select document from grantd.signing_key \
                       union all select sealed from grantd.secret";

@@ -130,7 +130,7 @@ fn has_retired(transaction: &mut Transaction<'_>) -> Result<bool, Failure> {
     rows.first().map_or(Ok(false), |row| row.get(0))
 }
 
-/// Whether both are the same, in whatever order.
+/// Whether both are the same, in any order.
 fn is_same(one: &Contents, other: &Contents) -> bool {
     fn sorted<T: Ord>(all: &[T]) -> Vec<&T> {
         let mut all: Vec<_> = all.iter().collect();

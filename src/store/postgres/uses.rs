@@ -42,7 +42,7 @@ pub(super) struct UseRows {
 /// The answer of the database to an insert.
 struct Inserted {
     keys: HashSet<Vec<u8>>,
-    /// What was signed at this time or earlier is refused.
+    /// An assertion or proof that was signed at this time or earlier is refused.
     refused_until: UnixTime,
     now: UnixTime,
 }

@@ -1,5 +1,6 @@
 //! Several servers with one store.
 
+use std::fs;
 use std::io::{Read, Write};
 use std::net::{SocketAddr, TcpListener};
 use std::sync::atomic::{AtomicBool, AtomicU64, Ordering};
@@ -585,4 +586,73 @@ fn rows_that_are_over_are_dropped_and_missed_changes_are_read_anew() {
     away.go_on();
     wait_until(|| ask(away.address, "missed", &secret_of("missed")).status == 200);
     wait_until_ready(&away);
+}
+
+/// The rows of the outbox that a poll looks back to are kept, no matter how long a transaction is
+/// open.
+#[test]
+fn a_transaction_that_is_open_for_hours_lets_no_server_read_everything_anew() {
+    let cluster = cluster_with(&[client_json("c", &json!({}))]);
+    let open = Open::begin(&cluster, &client_json("late", &json!({})));
+    put(&cluster, &client_json("beside", &json!({})));
+    cluster.psql("update grantd.changes set at = now() - interval '2 hours'");
+    let node = start(&cluster.url(Role::Node), &[], &[]);
+    // What was dropped at the start is what is older than the open transaction.
+    wait_until(|| cluster.psql("select xid > '0' from grantd.pruned") == "t");
+    assert_eq!(cluster.psql("select count(*) > 0 from grantd.changes"), "t");
+    open.commit();
+    wait_until(|| ask(node.address, "late", &secret_of("late")).status == 200);
+    let was_read = |line: &Value| line["message"] == "the store was read anew";
+    assert_eq!(node.log.count(was_read), 0);
+}
+
+/// A row that upkeep has dropped because of a cut-off was not lost.
+#[test]
+fn what_a_cut_off_covers_is_not_written_back() {
+    let cluster = cluster_with(&[client_json("c", &json!({}))]);
+    cluster.psql(
+        "insert into grantd.revocation values (decode(repeat('02', 16), 'hex'),
+           '\\x0202020202020202', extract(epoch from now())::bigint + 500)",
+    );
+    let node = start(&cluster.url(Role::Node), &[], &[]);
+    cluster.psql(
+        "insert into grantd.cut_off values
+           ('\\x0202020202020202', extract(epoch from now())::bigint + 600);
+         delete from grantd.revocation",
+    );
+    cluster.kill_one_process();
+    wait_until(|| node.log.count(|line| line["message"] == "the store was read anew") > 0);
+    let is_lost = |line: &Value| line["message"].to_string().contains("had lost");
+    assert_eq!(node.log.count(is_lost), 0);
+    assert_eq!(cluster.psql("select count(*) from grantd.revocation"), "0");
+}
+
+/// The revocations of a server with files are not copied into the store.
+#[test]
+fn revocations_that_are_left_in_a_file_are_warned_of() {
+    let cluster = cluster_with(&[client_json("c", &json!({}))]);
+    let url = cluster.url(Role::Node);
+    let warnings = |node: &Program| {
+        let of_file = |line: &Value| line["message"].to_string().contains("are not in force");
+        node.log.count(of_file)
+    };
+    let home = Home::without_key();
+    fs::create_dir(home.path("state")).unwrap();
+    home.write("state/revocations", "");
+    assert_eq!(warnings(&start_in(home, &url, &[], &[])), 1);
+    assert_eq!(warnings(&start(&url, &[], &[])), 0);
+}
+
+/// A name in the database may be anything.
+#[test]
+fn a_name_in_a_fault_controls_no_terminal() {
+    let cluster = cluster_with(&[]);
+    let node = start(&cluster.url(Role::Node), &[], &[]);
+    cluster.psql(
+        "insert into grantd.client (client_id, entry) values (E'a\\n\\x1b[31m', '{');
+         insert into grantd.signing_key (key_id, document) values (E'k\\n\\x1b[31m', '')",
+    );
+    let text = || readiness(&node).1;
+    wait_until(|| text().contains("client a  [31m: ") && text().contains("k  [31m: is not sealed"));
+    assert!(!text().trim_end().contains(char::is_control));
 }

@@ -19,7 +19,7 @@ use crate::support::{Home, Program};
 
 /// A master key.
 pub(super) const MASTER_KEY: &str = "AAECAwQFBgcICQoLDA0ODxAREhMUFRYXGBkaGxwdHh8=";
-const OTHER_MASTER_KEY: &str = "/wECAwQFBgcICQoLDA0ODxAREhMUFRYXGBkaGxwdHh8=";
+pub(super) const OTHER_MASTER_KEY: &str = "/wECAwQFBgcICQoLDA0ODxAREhMUFRYXGBkaGxwdHh8=";
 
 /// Returns a command in `home` with this store and [`MASTER_KEY`].
 pub(super) fn with_store(home: &Home, url: &str, arguments: &[&str]) -> Command {
@@ -90,21 +90,40 @@ fn a_node_has_no_more_rights_than_it_needs() {
     };
     fine("select count(*) from grantd.client");
     fine("insert into grantd.signing_key (key_id, document) values ('k', '')");
-    fine("update grantd.signing_key set retired_at = now() where key_id = 'k'");
-    fine("insert into grantd.revocation values ('r', 'c', 1); delete from grantd.revocation");
-    fine("insert into grantd.cut_off values ('c', 1)");
+    fine("insert into grantd.revocation values ('r', 'c', 1)");
+    fine("select grantd.cut_off(array['c'::bytea], array[2::bigint])");
+    fine("select grantd.cut_off(array['c'::bytea], array[1::bigint])");
+    assert_eq!(cluster.psql("select until from grantd.cut_off"), "2");
     fine("insert into grantd.guard (key, client, ends) values ('j', 'c', now())");
-    fine("delete from grantd.guard where ends < now()");
+    let drop = "select grantd.drop_uses(9), grantd.drop_revocations(9), grantd.drop_cut_offs(9)";
+    fine("insert into grantd.guard (key, client, ends) values ('l', 'c', 'infinity')");
+    fine(&format!("{drop}, grantd.drop_changes(9), grantd.begin_epoch()"));
+    assert_eq!(
+        cluster.psql(
+            "select string_agg(convert_from(key, 'UTF8'), ',' order by key) from grantd.guard"
+        ),
+        ",l"
+    );
     fine("select count(*) from grantd.poll('1:1:')");
     // The changes that these statements made are in the outbox, which the node cannot write.
     let kinds = "select string_agg(kind || ' ' || name, ',' order by seq) from grantd.changes";
-    assert_eq!(cluster.psql(kinds), "k k,k k,r 72,o 63");
+    assert_eq!(cluster.psql(kinds), "k k,r 72,o 63");
     for sql in [
         "insert into grantd.client (client_id, entry) values ('c', '{}')",
         "update grantd.client set entry = ''",
         "delete from grantd.client",
         "truncate grantd.revocation",
+        "update grantd.revocation set expires_at = 0",
+        "delete from grantd.revocation",
+        "update grantd.cut_off set until = 0",
+        "delete from grantd.cut_off",
+        "delete from grantd.guard",
+        "insert into grantd.guard (key, ends, born) values ('', 'infinity', '-infinity')",
+        "delete from grantd.changes",
+        "update grantd.pruned set xid = '0'",
         "update grantd.signing_key set document = ''",
+        "update grantd.signing_key set retired_at = null",
+        "insert into grantd.signing_key (key_id, document, retired_at) values ('l', '', now())",
         "delete from grantd.signing_key",
         "insert into grantd.changes (kind, name) values ('c', 'x')",
         "update grantd.guard set ends = 'infinity'",
@@ -289,7 +308,12 @@ fn a_rekey_seals_all_keys_anew() {
 
     let line = printed(&with_keys(&[OTHER_MASTER_KEY, MASTER_KEY], &rekey));
     assert_eq!((&line["sealed_anew"], &line["unchanged"]), (&json!(2), &json!(0)));
-    assert_eq!(ids(), json!({line["master_key"].as_str().unwrap(): 2}));
+    // A server with the old master key alone could not start.
+    let status = on(&home, &url, &["store", "status"]);
+    assert_eq!(status.code, Some(1), "{status:?}");
+    assert!(status.stderr.contains("is sealed with the master key"), "{status:?}");
+    let status: Value = serde_json::from_str(&status.stdout).unwrap();
+    assert_eq!(status["master_keys"], json!({line["master_key"].as_str().unwrap(): 2}));
     let line = printed(&with_keys(&[OTHER_MASTER_KEY], &rekey));
     assert_eq!((&line["sealed_anew"], &line["unchanged"]), (&json!(0), &json!(2)));
     export(&home, &url, "out").assert_error(1, &["is sealed with the master key"]);

@@ -139,6 +139,112 @@ begin atomic
 end;
 revoke execute on function grantd.poll from public;
 
+-- What a node may drop. The functions have the rights of the owner and drop only what is over, so
+-- the password of a node removes no revocation and no change that still counts. Each drops at most
+-- `most` rows and returns how many.
+create function grantd.drop_uses(most bigint) returns bigint
+language sql volatile security definer set jit = off set search_path = pg_catalog, pg_temp
+begin atomic
+  with over as (
+    select g.key from grantd.guard g where g.ends < clock_timestamp() order by g.ends limit most
+  ), dropped as (
+    delete from grantd.guard g using over o where g.key = o.key returning 1
+  )
+  select count(*) from dropped;
+end;
+
+-- A row is kept for an hour after the token has expired, as in the file: the clock of a node may be
+-- set back. The rows of a cut-off are not needed.
+create function grantd.drop_revocations(most bigint) returns bigint
+language sql volatile security definer set jit = off set search_path = pg_catalog, pg_temp
+begin atomic
+  with over as (
+    (select r.key from grantd.revocation r
+      where r.expires_at < extract(epoch from clock_timestamp())::bigint - 3600 limit most)
+    union
+    (select r.key from grantd.revocation r join grantd.cut_off c on c.client = r.client
+      where r.expires_at <= c.until limit most)
+  ), dropped as (
+    delete from grantd.revocation r using over o where r.key = o.key returning 1
+  )
+  select count(*) from dropped;
+end;
+
+create function grantd.drop_cut_offs(most bigint) returns bigint
+language sql volatile security definer set jit = off set search_path = pg_catalog, pg_temp
+begin atomic
+  with over as (
+    select c.client from grantd.cut_off c
+    where c.until < extract(epoch from clock_timestamp())::bigint - 3600 limit most
+  ), dropped as (
+    delete from grantd.cut_off c using over o where c.client = o.client returning 1
+  )
+  select count(*) from dropped;
+end;
+
+-- A node that is away for longer than an hour reads everything anew. The note of what was dropped
+-- is written in the same transaction. Rows that began after the oldest open transaction are kept: a
+-- poll looks back to that transaction, so without them, each poll would read everything anew.
+create function grantd.drop_changes(most bigint) returns bigint
+language sql volatile security definer set jit = off set search_path = pg_catalog, pg_temp
+begin atomic
+  with over as (
+    select n.seq from grantd.changes n
+    where n.at < clock_timestamp() - interval '1 hour'
+      and n.xid < pg_snapshot_xmin(pg_current_snapshot())
+    order by n.at limit most
+  ), dropped as (
+    delete from grantd.changes n using over o where n.seq = o.seq returning n.xid
+  ), noted as (
+    update grantd.pruned p set xid = greatest(p.xid, d.xid)
+    from (select xid from dropped order by xid desc limit 1) d
+    returning 1
+  )
+  select (select count(*) from dropped) + 0 * (select count(*) from noted);
+end;
+
+-- Writes the birth of the guard, unless there is one that counts. A birth that does not count came
+-- with a dump, and is removed. The rows of the outbox that came with the dump may be of
+-- transactions that this server has yet to run.
+create function grantd.begin_epoch() returns void
+language sql volatile security definer set jit = off set search_path = pg_catalog, pg_temp
+begin atomic
+  with dead as (
+    delete from grantd.guard where key = '' and not exists (select from grantd.epoch)
+    returning 1
+  ), future as (
+    delete from grantd.changes where xid >= pg_snapshot_xmax(pg_current_snapshot())
+      and not exists (select from grantd.epoch)
+    returning 1
+  ), unpruned as (
+    update grantd.pruned set xid = '0' where not exists (select from grantd.epoch)
+    returning 1
+  )
+  insert into grantd.guard (key, ends, born, xid, system, life)
+  select '', 'infinity', clock_timestamp(), pg_current_xact_id(), system_identifier,
+    gen_random_uuid()
+  from pg_control_system()
+  where (select count(*) from dead) + (select count(*) from future)
+    + (select count(*) from unpruned) >= 0
+  on conflict (key) do nothing;
+end;
+
+-- Moves the cut-offs of clients to later times.
+create function grantd.cut_off(clients bytea[], ends bigint[]) returns void
+language sql volatile security definer set jit = off set search_path = pg_catalog, pg_temp
+begin atomic
+  insert into grantd.cut_off as c (client, until)
+  -- Sorted, so that two nodes never wait for each other's rows.
+  select t.client, t.until from unnest(clients, ends) as t (client, until)
+  order by t.client
+  on conflict (client) do update set until = excluded.until where c.until < excluded.until;
+end;
+
+revoke execute on function
+  grantd.drop_uses, grantd.drop_revocations, grantd.drop_cut_offs, grantd.drop_changes,
+  grantd.begin_epoch, grantd.cut_off
+from public;
+
 -- The triggers write the outbox with the rights of the owner, so a node needs none to write it.
 -- They run after the row is locked, so two changes of one row have their `seq` in their order.
 create function grantd.note_client() returns trigger

@@ -1,10 +1,11 @@
 grant usage on schema grantd to {role};
-grant select on grantd.migration, grantd.client, grantd.epoch, grantd.changes to {role};
-grant select, insert on grantd.signing_key, grantd.secret to {role};
-grant update (retired_at) on grantd.signing_key to {role};
-grant select, insert, update, delete on grantd.revocation, grantd.cut_off to {role};
-grant select, insert, update, delete on grantd.secret_use, grantd.lifetime to {role};
-grant select, insert, delete on grantd.guard to {role};
-grant delete on grantd.changes to {role};
-grant select, update (xid) on grantd.pruned to {role};
-grant execute on function grantd.poll to {role};
+grant select on all tables in schema grantd to {role};
+grant insert (key_id, document) on grantd.signing_key to {role};
+grant insert (name, sealed) on grantd.secret to {role};
+grant insert on grantd.revocation to {role};
+grant insert, update on grantd.secret_use to {role};
+grant insert (key, client, ends) on grantd.guard to {role};
+grant execute on function
+  grantd.poll, grantd.drop_uses, grantd.drop_revocations, grantd.drop_cut_offs,
+  grantd.drop_changes, grantd.begin_epoch, grantd.cut_off
+to {role};

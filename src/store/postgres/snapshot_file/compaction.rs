@@ -85,7 +85,7 @@ impl Compaction {
                     log.read(&mut self.place, until)?;
                 }
                 Stage::Base => {
-                    (self.stage, self.place, self.number) = (Stage::Changes, log.base, 0)
+                    (self.stage, self.place, self.number) = (Stage::Changes, log.base, 0);
                 }
                 Stage::Changes => {
                     self.draft.end_base(self.seen).map_err(unwritten)?;

@@ -27,7 +27,7 @@ pub struct Source {
 impl Source {
     /// Returns the source that `url` names, of which the rest is not known.
     pub fn of(url: &StoreUrl) -> Self {
-        let database = url.database().or(url.user()).unwrap_or_default().to_owned();
+        let database = url.database().or_else(|| url.user()).unwrap_or_default().to_owned();
         let hosts = url.hosts().iter().map(ToString::to_string).collect();
         Self { database, hosts, ..Self::default() }
     }

@@ -17,7 +17,7 @@ use crate::store::postgres::snapshot_file::items::{Item, Source, items};
 use crate::store::postgres::snapshot_file::records::{Place, Records};
 use crate::time::UnixTime;
 
-/// What the store held at a time.
+/// The contents of the store at a time.
 pub struct Loaded {
     /// The time.
     pub seen: UnixTime,
@@ -100,7 +100,7 @@ pub fn load(
     Ok(Loaded { seen, source: reading.source, clients, faulty, keys, decoy_key })
 }
 
-/// What is read beside the clients.
+/// The items other than clients.
 #[derive(Default)]
 struct Known {
     is_complete: bool,

@@ -17,7 +17,7 @@ use crate::store::postgres::snapshot_file::items::{Item, Source};
 use crate::store::postgres::snapshot_file::records::{Place, Records};
 use crate::time::UnixTime;
 
-/// What seals the records.
+/// The keys and the random bytes that seal the records.
 #[derive(Clone)]
 pub(super) struct Sealing {
     pub(super) keys: Arc<MasterKeys>,
@@ -40,7 +40,7 @@ pub(super) struct Draft {
 impl Draft {
     /// Begins a file that will replace `path`.
     pub(super) fn begin(path: &Path, sealing: &Sealing, source: &Source) -> io::Result<Self> {
-        // What is there is replaced only if it can be a snapshot.
+        // A directory or a link in its place is not replaced.
         match open_regular(path, OpenOptions::new().read(true)) {
             Err(error) if error.kind() != ErrorKind::NotFound => return Err(error),
             _ => {}

@@ -1,4 +1,4 @@
-//! What the thread that follows the store hands to the thread that writes the snapshot. The queue is
+//! The queue between the thread that follows the store and the thread that writes the snapshot. It is
 //! bounded: a disk that hangs must neither fill the memory nor hold up the changes.
 
 use std::collections::VecDeque;
@@ -10,7 +10,7 @@ use parking_lot::{Condvar, Mutex};
 use crate::store::postgres::snapshot_file::items::Source;
 use crate::time::UnixTime;
 
-/// What the writer is told.
+/// A message to the writer.
 pub(super) enum Message {
     /// A base begins.
     Begin(Source),
@@ -47,14 +47,14 @@ struct Waiting {
     is_lost: bool,
 }
 
-/// What the writer says.
+/// The answers of the writer.
 #[derive(Default)]
 struct Said {
     needs_base: bool,
     problem: Option<String>,
 }
 
-/// What the writer takes.
+/// The messages that the writer takes.
 pub(super) struct Taken {
     pub(super) messages: VecDeque<Message>,
     pub(super) is_closed: bool,

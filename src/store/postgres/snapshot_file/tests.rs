@@ -57,7 +57,7 @@ fn part(items: &[Item<'_>]) -> Message {
     Message::Part(out)
 }
 
-/// What a server that starts finds.
+/// The contents that a server finds at its start.
 #[derive(Debug, Default, PartialEq, Eq)]
 struct Found {
     /// The token lifetime of each client.
@@ -162,7 +162,7 @@ fn clients(of: &[(&str, u32)]) -> BTreeMap<String, u32> {
     of.iter().map(|(id, lifetime)| ((*id).to_owned(), *lifetime)).collect()
 }
 
-/// What is found after the base and each of the changes.
+/// The contents after the base and after each of the changes.
 fn versions() -> [Found; 4] {
     let base = || Found {
         clients: clients(&[("a", 60), ("b", 60)]),

@@ -51,7 +51,7 @@ enum State {
     /// The base is being written.
     Base(Draft),
     /// Changes are appended.
-    Open(Log, Option<Compaction>),
+    Open(Box<Log>, Option<Box<Compaction>>),
 }
 
 impl Writer {
@@ -135,7 +135,7 @@ impl Writer {
         };
         match draft.end_base(seen).and_then(|()| draft.finish()) {
             Ok(log) => {
-                self.state = State::Open(log, None);
+                self.state = State::Open(Box::new(log), None);
                 (self.seen, self.written_time) = (seen, seen);
                 self.written = self.clock.instant();
                 self.pause = FIRST_PAUSE;
@@ -184,7 +184,7 @@ impl Writer {
                 if compaction.is_none() && (log.is_long() || is_misplaced) {
                     let begun = Compaction::begin(log, self.clock.now());
                     match begun {
-                        Ok(begun) => *compaction = Some(begun),
+                        Ok(begun) => *compaction = Some(Box::new(begun)),
                         Err(fault) => self.fail(&fault.problem),
                     }
                 }
@@ -212,7 +212,7 @@ impl Writer {
             Err(fault) => Err(fault),
         };
         match done {
-            Ok(Some(new)) => *log = new,
+            Ok(Some(new)) => **log = new,
             Ok(None) => {}
             Err(fault) => self.fail(&fault.problem),
         }
