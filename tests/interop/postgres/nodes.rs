@@ -593,14 +593,14 @@ fn rows_that_are_over_are_dropped_and_missed_changes_are_read_anew() {
 #[test]
 fn a_transaction_that_is_open_for_hours_lets_no_server_read_everything_anew() {
     let cluster = cluster_with(&[client_json("c", &json!({}))]);
-    let open = Open::begin(&cluster, &client_json("late", &json!({})));
+    let mut open = begin(&cluster, &client_json("late", &json!({})));
     put(&cluster, &client_json("beside", &json!({})));
     cluster.psql("update grantd.changes set at = now() - interval '2 hours'");
     let node = start(&cluster.url(Role::Node), &[], &[]);
     // What was dropped at the start is what is older than the open transaction.
     wait_until(|| cluster.psql("select xid > '0' from grantd.pruned") == "t");
     assert_eq!(cluster.psql("select count(*) > 0 from grantd.changes"), "t");
-    open.commit();
+    open.run("commit");
     wait_until(|| ask(node.address, "late", &secret_of("late")).status == 200);
     let was_read = |line: &Value| line["message"] == "the store was read anew";
     assert_eq!(node.log.count(was_read), 0);
