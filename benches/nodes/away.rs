@@ -9,7 +9,7 @@ use grantd::clock::Clock;
 use serde_json::json;
 
 use crate::grants::{self, Waits};
-use crate::nodes::{at, cluster, put, revoke, three, time_until, token_of, unchanged};
+use crate::nodes::{at, cluster, put, revoke, three, time_until, token_of};
 use crate::support::home::secret_of;
 use crate::support::postgres::session::Session;
 use crate::support::postgres::{Role, Stop};
@@ -26,7 +26,7 @@ pub(crate) fn measure(seconds: f64) {
     let mut cluster = cluster();
     let signer = Signer::es256();
     let mut session = Session::open(&cluster);
-    put(&mut session, &client_json(CLIENT, &unchanged()));
+    put(&mut session, &client_json(CLIENT, &json!({})));
     let asserting = json!({ "auth_methods": ["private_key_jwt"], "jwks": signer.jwks() });
     put(&mut session, &client_without_secret("asserting", &asserting));
     drop(session);

@@ -7,9 +7,7 @@ use grantd::clock::Clock;
 use serde_json::json;
 
 use crate::grants::{self, Waits};
-use crate::nodes::{
-    about, ask_for_token, at, cluster, put, three, time_until, token_of, unchanged,
-};
+use crate::nodes::{about, ask_for_token, at, cluster, put, three, time_until, token_of};
 use crate::support::home::{hash_of, secret_of};
 use crate::support::postgres::bouncer::PgBouncer;
 use crate::support::postgres::session::Session;
@@ -27,7 +25,7 @@ pub(crate) fn measure(changes: usize) {
     let nodes = three(&cluster.url(Role::Node));
     Observed::new(&cluster, &nodes).print("directly", "direct", changes);
     let mut open = Session::open(&cluster);
-    let late = client_json("late", &unchanged());
+    let late = client_json("late", &json!({}));
     open.run("begin");
     put(&mut open, &late);
     Observed::new(&cluster, &nodes).print("beside an open writing transaction", "beside", changes);
@@ -66,7 +64,7 @@ impl Observed {
     /// Makes each of the four changes once, with a client of its own.
     fn change(&mut self, client: &str, number: usize) {
         let (secret, new) = (secret_of(client), format!("{}.new", secret_of(client)));
-        let added = client_json(client, &unchanged());
+        let added = client_json(client, &json!({}));
         let grants = |secret: &str, status: u16| {
             let request = ask_for_token(client, secret);
             move |connection: &mut Connection| connection.ask(&request).status == status

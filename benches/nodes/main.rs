@@ -62,8 +62,8 @@ const MEASURE: Plan = Plan {
     clients: 1_000_000,
     imported: 100_000,
     beside_seconds: 15.0,
-    pairs: 7,
-    pair_seconds: 2,
+    pairs: 15,
+    pair_seconds: 1,
     away_seconds: 30.0,
 };
 

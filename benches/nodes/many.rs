@@ -5,11 +5,12 @@ use std::thread::sleep;
 use std::time::Duration;
 
 use grantd::clock::Clock;
+use serde_json::json;
 
 use crate::Plan;
 use crate::grants::{self, Waits};
-use crate::nodes::{ask_for_token, at, cluster, processor_time, put, start, time_until, unchanged};
-use crate::support::home::secret_of;
+use crate::nodes::{ask_for_token, at, cluster, processor_time, put, start, time_until};
+use crate::support::home::{hash_of, secret_of};
 use crate::support::postgres::Role;
 use crate::support::postgres::session::Session;
 use crate::support::registry::client_json;
@@ -30,7 +31,7 @@ pub(crate) fn measure(plan: &Plan) {
     // Makes the signing key, which is not measured.
     drop(start(&url));
     let mut session = Session::open(&cluster);
-    put(&mut session, &client_json(STEADY, &unchanged()));
+    put(&mut session, &client_json(STEADY, &json!({})));
     let begin = Clock::system().instant();
     session.run(&import(plan.clients, 1, ""));
     let written = begin.elapsed().as_secs_f64();
@@ -112,13 +113,13 @@ fn import(count: usize, step: usize, end: &str) -> String {
 fn single_changes(node: &Program, session: &mut Session, clients: usize) {
     let mut connection = Connection::open(node.address);
     let mut times = vec![];
-    let client = |number: usize| client_json(&id(1 + number * (clients / SINGLE)), &unchanged());
+    let client = |number: usize| client_json(&id(1 + number * (clients / SINGLE)), &json!({}));
     for number in 0..SINGLE {
         sleep(Duration::from_millis(number as u64 * 83 % 199));
         let mut client = client(number);
         let name = client["client_id"].as_str().unwrap().to_owned();
         let new = format!("{}.single", secret_of(&name));
-        client["secrets"][0]["hash"] = crate::support::home::hash_of(&new).into();
+        client["secrets"][0]["hash"] = hash_of(&new).into();
         let request = ask_for_token(&name, &new);
         let begin = Clock::system().instant();
         put(session, &client);

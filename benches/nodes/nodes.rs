@@ -2,10 +2,10 @@
 
 use std::path::Path;
 use std::process::Command;
-use std::time::Duration;
+use std::time::{Duration, Instant};
 
 use grantd::clock::Clock;
-use serde_json::{Value, json};
+use serde_json::Value;
 
 use crate::support::home::{grantd, secret_of};
 use crate::support::postgres::session::Session;
@@ -79,7 +79,7 @@ pub(crate) fn token_of(connection: &mut Connection, client: &str, secret: &str) 
 }
 
 /// Waits until `is_so` returns true, and returns the time since `begin` in seconds.
-pub(crate) fn time_until(begin: std::time::Instant, mut is_so: impl FnMut() -> bool) -> f64 {
+pub(crate) fn time_until(begin: Instant, mut is_so: impl FnMut() -> bool) -> f64 {
     while !is_so() {
         assert!(begin.elapsed() < GUARD * 3, "it has not come to that");
         std::thread::sleep(Duration::from_millis(1));
@@ -99,12 +99,7 @@ pub(crate) fn processor_time(process: u32) -> f64 {
     threads.unwrap().filter_map(of_thread).sum::<f64>() / 1e9
 }
 
-/// Returns changes that leave a client's secret as it is.
-pub(crate) fn unchanged() -> Value {
-    json!({})
-}
-
-/// The value below which this share of the values is.
+/// Returns the value that this share of the values does not exceed. Panics if there is no value.
 pub(crate) fn at(values: &[f64], share: f64) -> f64 {
     let mut sorted = values.to_vec();
     sorted.sort_by(f64::total_cmp);
