@@ -43,12 +43,12 @@ fn every_command_on_the_page_of_postgresql_succeeds() {
             other => panic!("{other}"),
         }
     }
-    assert_eq!(counts, [1, 1, 4]);
+    assert_eq!(counts, [1, 1, 5]);
     let binaries = Path::new(env!("CARGO_BIN_EXE_grantd")).parent().unwrap();
     let path = format!("{}:{}", binaries.display(), std::env::var("PATH").unwrap());
     let mut bash = Command::new("bash");
     bash.args(["-c", &script]).env("PATH", path).current_dir(home.clients().parent().unwrap());
     let printed = succeed(&mut bash);
-    assert_eq!(printed.lines().count(), 4, "{printed}");
+    assert_eq!(printed.lines().count(), 7, "{printed}");
     assert!(home.path("exported/clients.json").exists());
 }
