@@ -253,6 +253,12 @@ impl Postgres {
     /// nothing is answered.
     pub(crate) fn freeze(&self) {
         self.signal(Signal::STOP);
+        // While the main process runs, a process that ends can hide others from the list of its children.
+        let id = self.child.as_ref().expect("a running cluster").id();
+        wait_until(|| {
+            let status = fs::read_to_string(format!("/proc/{id}/status"));
+            status.expect("a running process").contains("State:\tT")
+        });
         self.others().iter().for_each(|id| signal(*id, Signal::STOP));
     }
 
