@@ -3,7 +3,7 @@
 use std::time::{Duration, Instant};
 
 use crate::state::secret_uses::{SecretUses, Unsent};
-use crate::store::postgres::database::{BULK_LIMIT, Database, Parameter, REQUEST_LIMIT, Type};
+use crate::store::postgres::database::{Database, Parameter, REQUEST_LIMIT, Type};
 use crate::store::postgres::failure::Failure;
 use crate::store::postgres::revocations::{seconds, time};
 
@@ -42,7 +42,7 @@ impl SecretUseRows {
         }
         let mut read_until = self.read_until;
         let parameters: [Parameter<'_>; 1] = [(&self.read_until, Type::INT8)];
-        database.for_each(CHANGED, &parameters, BULK_LIMIT, |row| {
+        database.for_each(CHANGED, &parameters, REQUEST_LIMIT, |row| {
             read_until = row.get(4)?;
             let stored = u64::try_from(row.get::<i64>(2)?).unwrap_or(0);
             uses.learn(row.get(0)?, row.get(1)?, (stored, time(row.get(3)?)));
