@@ -35,8 +35,8 @@
 //! ```
 
 #![cfg_attr(
-    not(feature = "cli"),
-    allow(dead_code, unused_imports, reason = "the command line uses the rest")
+    not(all(feature = "cli", feature = "postgres")),
+    allow(dead_code, unused_imports, reason = "the command line and the store use the rest")
 )]
 
 pub mod clock;
