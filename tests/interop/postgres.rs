@@ -4,6 +4,7 @@ mod commands;
 mod faults;
 mod impostor;
 mod manual;
+mod missed;
 mod nodes;
 mod snapshot;
 mod store;
