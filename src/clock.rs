@@ -96,9 +96,14 @@ impl Clock {
 /// Joins a thread that was told to stop. Waits at most [`LAST_MOMENT`], because a thread that waits
 /// for a pipe's reader or a disk may never end. Returns whether the thread has ended.
 pub(crate) fn join_soon(thread: JoinHandle<()>) -> bool {
+    join_within(thread, LAST_MOMENT)
+}
+
+/// Joins a thread that was told to stop, as [`join_soon`] does, but waits at most `limit`.
+pub(crate) fn join_within(thread: JoinHandle<()>, limit: Duration) -> bool {
     let begin = Clock::system().instant();
     while !thread.is_finished() {
-        if begin.elapsed() >= LAST_MOMENT {
+        if begin.elapsed() >= limit {
             return false;
         }
         sleep(POLL_INTERVAL);

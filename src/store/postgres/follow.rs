@@ -17,7 +17,7 @@ use std::time::{Duration, Instant};
 use parking_lot::{Condvar, Mutex};
 use tracing::{error, info, warn};
 
-use crate::clock::{Clock, join_soon};
+use crate::clock::{Clock, join_within};
 use crate::fault::Fault;
 use crate::keys::signing_key::SigningKey;
 use crate::registry::clients::{Registry, Update};
@@ -31,7 +31,7 @@ use crate::store::postgres::failure::Failure;
 use crate::store::postgres::rows::{self, Entry, Faulty};
 use crate::store::postgres::seal::MasterKeys;
 use crate::store::postgres::secret_uses::SecretUseRows;
-use crate::store::postgres::snapshot_file::{Item, SnapshotFile, Source};
+use crate::store::postgres::snapshot_file::{Item, LONGEST_WAIT, SnapshotFile, Source};
 use crate::store::postgres::upkeep::Upkeep;
 use crate::store::postgres::{birth, revocations};
 use crate::time::UnixTime;
@@ -455,7 +455,7 @@ impl Drop for Following {
         *self.stop.is_told.lock() = true;
         self.stop.told.notify_all();
         if let Some(thread) = self.thread.take() {
-            join_soon(thread);
+            join_within(thread, LONGEST_WAIT);
         }
     }
 }

@@ -23,7 +23,7 @@ use std::sync::Arc;
 use std::thread::{self, JoinHandle};
 use std::time::Duration;
 
-use crate::clock::{Clock, join_soon};
+use crate::clock::{Clock, join_within};
 use crate::fault::Fault;
 use crate::random::Random;
 use crate::signing::worker::lower_priority;
@@ -176,11 +176,12 @@ impl Drop for SnapshotFile {
         if let Some(Writing { queue, thread }) = &mut self.writing {
             queue.close();
             if let Some(thread) = thread.take() {
-                join_soon(thread);
+                join_within(thread, LONGEST_WAIT);
             }
         }
     }
 }
 
-/// How long a change waits for the disk before the snapshot is given up.
-const LONGEST_WAIT: Duration = Duration::from_secs(5);
+/// How long a change waits for the disk before the snapshot is given up, and the end of the process
+/// for the last changes.
+pub(super) const LONGEST_WAIT: Duration = Duration::from_secs(5);
