@@ -34,7 +34,7 @@ mod nodes;
 #[expect(dead_code, reason = "each bench uses a part of it")]
 mod common;
 
-/// What the tests start: clusters and servers.
+/// The clusters and servers that the tests start.
 #[path = "../../tests/support/mod.rs"]
 #[expect(dead_code, unused_imports, reason = "the tests use the rest of it")]
 mod support;

@@ -73,7 +73,6 @@ pub fn first(store: &mut dyn KeyStore, bits: u16, now: UnixTime) -> Result<First
     }
     let new = NewKey::generate(store.path(), bits)?;
     write(store, new, KeyTimes { published_at: now, signs_from: now }, false)?;
-    store.commit()?;
     Ok(First { keys: StoredKeys::read(store).all()?, is_made: true })
 }
 
@@ -121,7 +120,6 @@ pub fn rotate(
     let times = retention.publish_beside(&others, now);
     let new = NewKey::generate(store.path(), bits)?;
     let made = write(store, new, times, false)?;
-    store.commit()?;
     let retirement = retention.retire_at(times.signs_from);
     Ok(Rotated { made, signing: signing.key_id().to_owned(), retirement })
 }
@@ -192,7 +190,6 @@ pub fn replace(
     if !faults.is_empty() {
         return Err(faults);
     }
-    store.commit()?;
     Ok(Replaced { made, retired })
 }
 
@@ -270,7 +267,6 @@ pub fn retire(
             }
         }
     }
-    store.commit()?;
     Ok(retired)
 }
 
@@ -294,7 +290,6 @@ fn add(
         retention.publish_beside(&others, now)
     };
     let key = write(store, new, times, false)?;
-    store.commit()?;
     Ok(key)
 }
 

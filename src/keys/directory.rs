@@ -94,10 +94,6 @@ impl KeyStore for KeyDirectory {
         whole_file::rename(name, &to)?;
         Ok(to)
     }
-
-    fn commit(&mut self) -> Result<(), Fault> {
-        Ok(())
-    }
 }
 
 fn is_gone(file: &Path) -> bool {

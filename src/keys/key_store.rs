@@ -1,4 +1,4 @@
-//! What holds the signing keys: a directory, or the database.
+//! The store of the signing keys: a directory, or the database.
 
 use std::io;
 use std::path::{Path, PathBuf};
@@ -56,13 +56,6 @@ pub trait KeyStore {
     ///
     /// If it was not retired.
     fn retire(&mut self, name: &Path, key_id: Option<&str>) -> io::Result<PathBuf>;
-
-    /// Puts the changes in force if the store has held them back.
-    ///
-    /// # Errors
-    ///
-    /// A [`Fault`] if they are not in force.
-    fn commit(&mut self) -> Result<(), Fault>;
 }
 
 /// The keys of a store, each read by itself.

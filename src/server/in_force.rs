@@ -1,4 +1,4 @@
-//! What the reloader remembers of the files and the news in force, beside the snapshot.
+//! The memory of the reloader: of the files and the news in force, beside the snapshot.
 
 use std::collections::{BTreeMap, HashMap};
 use std::mem::take;
@@ -27,7 +27,7 @@ pub(super) struct InForce {
     pub(super) key_fault: Option<String>,
     /// Whether the lifetimes in force could not be written.
     pub(super) lacks_lifetimes: bool,
-    /// What the last reload and the last news left in an earlier version.
+    /// The faults of the last reload and of the last news, for `/readyz`.
     pub(super) degraded: [Option<String>; 2],
 }
 

@@ -52,7 +52,7 @@ pub struct Reloaded {
     pub faults: Vec<String>,
 }
 
-/// What has changed in the registry and in the keys since the snapshot in force.
+/// The changes in the registry and in the keys since the snapshot in force.
 #[doc(hidden)]
 #[derive(Debug, Default)]
 pub struct News {
@@ -76,7 +76,7 @@ struct Newest {
     lacks_new_file: bool,
 }
 
-/// What the next snapshot is made of.
+/// The parts of the next snapshot.
 struct Parts<'o> {
     config: Config,
     clients: Arc<Registry>,

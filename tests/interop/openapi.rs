@@ -110,7 +110,7 @@ const CHECKS: &str = "not_a_server_error,status_code_conformance,content_type_co
 /// An operation as schemathesis names it, as in `POST /connect/token`.
 type Label = String;
 
-/// What schemathesis has seen, by the operation of its request: `hooks.py` writes a line about each
+/// The answers that schemathesis has seen, by the operation of its request: `hooks.py` writes a line about each
 /// answer, and the server's log says why it refused the request.
 #[derive(Default)]
 struct Seen {

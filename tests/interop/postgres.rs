@@ -16,7 +16,7 @@ use crate::support::postgres::bouncer::PgBouncer;
 use crate::support::postgres::{DATABASE, Postgres, Role, Setup, Stop, is_postgres, psql_at};
 use crate::support::{GUARD, wait_until};
 
-/// What tells one history of a database from another.
+/// The identity that tells one history of a database from another.
 const IDENTITY: &str = "select system_identifier from pg_control_system()";
 
 #[test]

@@ -1,11 +1,11 @@
-//! What `serve` would load.
+//! The clients and keys that `serve` would load.
 
 use std::path::PathBuf;
 
 use crate::config::IssuerUrl;
 use crate::registry::clients::Registry;
 
-/// What `serve` would load, without a fault.
+/// The clients and keys that `serve` would load, without a fault.
 pub(crate) struct Loaded {
     /// The name of the registry.
     pub(super) name: PathBuf,

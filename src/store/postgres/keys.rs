@@ -109,11 +109,6 @@ impl KeyStore for KeyRows<'_, '_> {
         retired.map_err(|failure| io::Error::other(failure.to_string()))?;
         Ok(name.to_owned())
     }
-
-    /// The end of the transaction does so.
-    fn commit(&mut self) -> Result<(), Fault> {
-        Ok(())
-    }
 }
 
 /// Opens a sealed document and reads its key. `store` is shown in the faults.

@@ -1,4 +1,5 @@
-//! What a server or the database has missed: what is read anew, written back and dropped.
+//! Changes that a server or the database has missed: they are read anew or written back. Old rows are
+//! dropped.
 
 use serde_json::{Value, json};
 
@@ -69,7 +70,7 @@ fn an_import_of_many_clients_reaches_a_server_that_goes_on() {
     wait_until(|| [&node, &later].iter().all(|node| node.metric("grantd_clients ") == 1));
 }
 
-/// What is over is dropped, and a server that was away for longer than the outbox reaches back reads
+/// Rows that are over are dropped, and a server that was away for longer than the outbox reaches back reads
 /// everything anew.
 #[test]
 fn rows_that_are_over_are_dropped_and_missed_changes_are_read_anew() {
