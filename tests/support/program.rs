@@ -131,9 +131,11 @@ impl Program {
         arguments: &[&str],
         variables: &[(&str, &str)],
     ) -> Self {
-        command.args(["serve", "--listen", "127.0.0.1:0"]).args(arguments);
-        if !arguments.contains(&"--admin-listen") {
-            command.args(["--admin-listen", "127.0.0.1:0"]);
+        command.arg("serve").args(arguments);
+        for listen in ["--listen", "--admin-listen"] {
+            if !arguments.contains(&listen) {
+                command.args([listen, "127.0.0.1:0"]);
+            }
         }
         if !arguments.contains(&"--workers") {
             command.args(["--workers", "2"]);
