@@ -1,6 +1,5 @@
 //! Three servers under load while the database is away.
 
-use std::cell::Cell;
 use std::net::SocketAddr;
 use std::thread::sleep;
 use std::time::{Duration, Instant};
@@ -10,28 +9,28 @@ use serde_json::json;
 
 use crate::grants::{self, Waits};
 use crate::nodes::{at, cluster, put, revoke, three, time_until, token_of};
+use crate::presenter::Presenter;
 use crate::support::home::secret_of;
 use crate::support::postgres::session::Session;
 use crate::support::postgres::{Role, Stop};
-use crate::support::registry::{client_json, client_without_secret};
-use crate::support::status::ISSUER;
-use crate::support::{Connection, Encoding, Program, Request, Response, Signer};
+use crate::support::registry::client_json;
+use crate::support::{Connection, Program, Request, Response};
 
 /// Grants in a second by each of the three servers.
 const RATE: f64 = 100.0;
 
 const CLIENT: &str = "steady";
+/// The lifetime of an assertion in seconds.
+const LIFETIME: u64 = 60;
 
 pub(crate) fn measure(seconds: f64) {
     let mut cluster = cluster();
-    let signer = Signer::es256();
+    let presenter = Presenter::new("asserting");
     let mut session = Session::open(&cluster);
     put(&mut session, &client_json(CLIENT, &json!({})));
-    let asserting = json!({ "auth_methods": ["private_key_jwt"], "jwks": signer.jwks() });
-    put(&mut session, &client_without_secret("asserting", &asserting));
+    put(&mut session, &presenter.client());
     drop(session);
     let nodes = three(&cluster.url(Role::Node));
-    let presenter = Presenter { signer, made: Cell::new(0) };
     let token = token_of(&mut Connection::open(nodes[0].address), CLIENT, &secret_of(CLIENT));
     let revoked = token_of(&mut Connection::open(nodes[0].address), CLIENT, &secret_of(CLIENT));
     times_until_well(&nodes, &presenter, &revoked, Clock::system().instant());
@@ -88,7 +87,7 @@ fn refuse(
     let (mut refused, mut slowest) = (0, 0.0_f64);
     while begin.elapsed().as_secs_f64() < seconds {
         for server in servers {
-            let requests = [revoke(CLIENT, token), presenter.request()];
+            let requests = [revoke(CLIENT, token), presenter.request(LIFETIME)];
             for request in requests {
                 let sent = Clock::system().instant();
                 let response: Response = request.send(*server);
@@ -117,7 +116,7 @@ fn times_until_well(
         let response = Request::get("/readyz").send(node.admin);
         (response.status, response.text()) == (200, "ok\n")
     };
-    let accepts = |node: &Program| presenter.request().send(node.address).status == 200;
+    let accepts = |node: &Program| presenter.request(LIFETIME).send(node.address).status == 200;
     let mut times = [None; 3];
     time_until(begin, || {
         let checks: [&dyn Fn(&Program) -> bool; 3] = [&is_revoked, &is_ready, &accepts];
@@ -129,29 +128,4 @@ fn times_until_well(
         times.iter().all(Option::is_some)
     });
     times.map(|time| time.expect("all is well"))
-}
-
-/// Signs assertions, each with an id of its own.
-struct Presenter {
-    signer: Signer,
-    made: Cell<u64>,
-}
-
-impl Presenter {
-    fn request(&self) -> Request {
-        self.made.set(self.made.get() + 1);
-        let now = Clock::unix_micros() / 1_000_000;
-        let claims = json!({
-            "iss": "asserting", "sub": "asserting", "aud": ISSUER, "jti": format!("id-{}", self.made.get()),
-            "iat": now, "exp": now + 60,
-        });
-        let header = json!({ "alg": self.signer.algorithm, "typ": "JWT" });
-        let assertion = self.signer.sign(&header, &claims);
-        let form = [
-            ("grant_type", "client_credentials"),
-            ("client_assertion_type", "urn:ietf:params:oauth:client-assertion-type:jwt-bearer"),
-            ("client_assertion", &assertion),
-        ];
-        Request::token(Encoding::Urlencoded, &form)
-    }
 }

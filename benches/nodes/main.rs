@@ -29,6 +29,7 @@ mod changes;
 mod grants;
 mod many;
 mod nodes;
+mod presenter;
 
 #[path = "../support/mod.rs"]
 #[expect(dead_code, reason = "each bench uses a part of it")]

@@ -1,5 +1,6 @@
 //! Clusters with the schema, servers over them, and questions to these servers.
 
+use std::net::SocketAddr;
 use std::path::Path;
 use std::process::Command;
 use std::time::{Duration, Instant};
@@ -34,6 +35,11 @@ pub(crate) fn with_store<'a>(command: &'a mut Command, url: &str) -> &'a mut Com
 
 /// Starts a server over the store at `url`.
 pub(crate) fn start(url: &str) -> Program {
+    start_at(Home::without_key(), url, None)
+}
+
+/// Starts a server over the store at `url`, in `home`, which listens on `address`.
+pub(crate) fn start_at(home: Home, url: &str, address: Option<SocketAddr>) -> Program {
     // While a change is waited for, requests are refused many times.
     let variables = [
         ("GRANTD_STORE_URL", url),
@@ -41,8 +47,9 @@ pub(crate) fn start(url: &str) -> Program {
         ("GRANTD_FAILURES__CLIENT_FAILURES", "100000"),
         ("GRANTD_FAILURES__SOURCE_FAILURES", "100000"),
     ];
-    let arguments = ["--issuer", ISSUER, "--allow-demo-clients"];
-    Program::start_with(Home::without_key(), &arguments, &variables)
+    let address = address.map_or_else(|| "127.0.0.1:0".to_owned(), |it| it.to_string());
+    let arguments = ["--listen", &address, "--issuer", ISSUER, "--allow-demo-clients"];
+    Program::start_with(home, &arguments, &variables)
 }
 
 pub(crate) fn three(url: &str) -> [Program; 3] {

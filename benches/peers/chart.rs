@@ -1,10 +1,11 @@
 //! The results as a bar chart.
 
 use plotters::prelude::*;
-use plotters::style::text_anchor::{HPos, Pos, VPos};
+use plotters::style::text_anchor::HPos;
 
 use crate::contestants::Kind;
 use crate::report::{Report, Row, conditions};
+use crate::support::draw::{Area, BLUE, Drawn, GREY, GRID, INK, ORANGE, QUIET, image, step, text};
 
 const WIDTH: i32 = 960;
 /// The x coordinate of the axis's left end.
@@ -19,13 +20,6 @@ const TICKS: i32 = 44;
 /// The height above all panels.
 const TITLE: i32 = 108;
 
-const INK: RGBColor = RGBColor(32, 36, 42);
-const QUIET: RGBColor = RGBColor(92, 98, 107);
-const GRID: RGBColor = RGBColor(222, 225, 229);
-
-type Area<'a> = DrawingArea<SVGBackend<'a>, plotters::coord::Shift>;
-type Drawn = Result<(), Box<dyn std::error::Error>>;
-
 /// Draws the ratio of each contestant's rate to the rate of ring alone. One panel shows the
 /// contestants that sign each answer, and the other panel shows the contestants that do not. The
 /// panels have different scales.
@@ -38,16 +32,10 @@ pub(crate) fn svg(report: &Report) -> String {
     ];
     let rows = i32::try_from(report.rows.len()).unwrap();
     let height = TITLE + 2 * (HEADING + TICKS) + rows * ROW;
-    let mut svg = String::new();
-    let size = (WIDTH.unsigned_abs(), height.unsigned_abs());
-    let area = SVGBackend::with_string(&mut svg, size).into_drawing_area();
-    draw(&area, report.rounds, &panels).unwrap();
-    drop(area);
-    svg
+    image(WIDTH, height, |area| draw(area, report.rounds, &panels))
 }
 
 fn draw(area: &Area<'_>, rounds: usize, panels: &[(&str, Vec<&Row>)]) -> Drawn {
-    area.fill(&WHITE)?;
     text(area, "Tokens and signatures a second on one core", (24, 30), 22, INK, HPos::Left)?;
     let unit = "1 = what ring signs alone on that core, just before and after. Whiskers: min–max.";
     text(area, unit, (24, 56), 14, INK, HPos::Left)?;
@@ -68,7 +56,6 @@ fn draw(area: &Area<'_>, rounds: usize, panels: &[(&str, Vec<&Row>)]) -> Drawn {
         panel(area, top, rows)?;
         top += i32::try_from(rows.len())? * ROW + TICKS;
     }
-    area.present()?;
     Ok(())
 }
 
@@ -76,7 +63,7 @@ fn draw(area: &Area<'_>, rounds: usize, panels: &[(&str, Vec<&Row>)]) -> Drawn {
 fn panel(area: &Area<'_>, top: i32, rows: &[&Row]) -> Drawn {
     let bottom = top + i32::try_from(rows.len())? * ROW;
     let longest = rows.iter().map(|row| row.to_ring().max).fold(1.0, f64::max);
-    let step = step(longest);
+    let step = step(longest, 10.0);
     let end = (longest / step).ceil() * step;
     #[expect(clippy::cast_possible_truncation, reason = "a pixel of the image")]
     let at = |value: f64| LEFT + (value / end * f64::from(RIGHT - LEFT)).round() as i32;
@@ -110,33 +97,12 @@ fn panel(area: &Area<'_>, top: i32, rows: &[&Row]) -> Drawn {
     Ok(())
 }
 
-fn text(
-    area: &Area<'_>,
-    text: &str,
-    at: (i32, i32),
-    size: i32,
-    colour: RGBColor,
-    anchor: HPos,
-) -> Drawn {
-    let style = ("sans-serif", size).into_font().color(&colour).pos(Pos::new(anchor, VPos::Center));
-    area.draw(&Text::new(text, at, style))?;
-    Ok(())
-}
-
 fn colour(kind: Kind) -> RGBColor {
     match kind {
-        Kind::Bare => RGBColor(150, 157, 167),
-        Kind::Grantd => RGBColor(46, 108, 223),
-        Kind::Other => RGBColor(222, 135, 30),
+        Kind::Bare => GREY,
+        Kind::Grantd => BLUE,
+        Kind::Other => ORANGE,
     }
-}
-
-/// Returns the distance between ticks of the scale: 1, 2 or 5 times a power of ten. A scale from 0
-/// to `longest` then has at most ten ticks after the 0.
-fn step(longest: f64) -> f64 {
-    let power = 10_f64.powf((longest / 10.0).log10().floor());
-    let steps = [1.0, 2.0, 5.0, 10.0].map(|factor| factor * power);
-    steps.into_iter().find(|step| longest / step <= 10.0).unwrap_or(longest)
 }
 
 /// Formats `number` without decimals and with a comma before each group of three digits.

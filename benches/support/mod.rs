@@ -5,6 +5,7 @@
 pub(crate) mod client;
 pub(crate) mod cores;
 pub(crate) mod demo;
+pub(crate) mod draw;
 pub(crate) mod empty_server;
 pub(crate) mod empty_service;
 pub(crate) mod in_process;

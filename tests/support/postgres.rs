@@ -186,6 +186,12 @@ impl Postgres {
         url(role, host, self.port)
     }
 
+    /// Returns a URL with several clusters as hosts, in this order.
+    pub(crate) fn url_of(role: Role, clusters: &[&Self]) -> String {
+        let hosts: Vec<_> = clusters.iter().map(|it| format!("127.0.0.1:{}", it.port)).collect();
+        format!("postgres://{}:{}@{}/{DATABASE}", role.name(), role.password(), hosts.join(","))
+    }
+
     /// Runs `sql` as the superuser, in one transaction, and returns its rows: a line each, with `|`
     /// between the columns.
     #[track_caller]
