@@ -5,6 +5,7 @@ mod nginx;
 
 use std::net::SocketAddr;
 use std::sync::atomic::{AtomicBool, AtomicUsize, Ordering};
+use std::thread::Scope;
 use std::time::Duration;
 
 use crate::postgres::nodes::start_in;
@@ -48,7 +49,8 @@ impl Node {
 pub(crate) struct Load {
     address: SocketAddr,
     client: &'static str,
-    answers: AtomicUsize,
+    /// The answers that each client has got.
+    answers: [AtomicUsize; 4],
     is_over: AtomicBool,
 }
 
@@ -63,16 +65,19 @@ impl Drop for StopOnDrop<'_> {
 
 impl Load {
     pub(crate) fn on(address: SocketAddr, client: &'static str) -> Self {
-        Self { address, client, answers: AtomicUsize::new(0), is_over: AtomicBool::new(false) }
+        Self { address, client, answers: Default::default(), is_over: AtomicBool::new(false) }
     }
 
-    pub(crate) fn until_dropped(&self) -> StopOnDrop<'_> {
+    /// Starts the clients. They ask until the returned value is dropped.
+    pub(crate) fn start<'l>(&'l self, scope: &'l Scope<'l, '_>) -> StopOnDrop<'l> {
+        for answers in &self.answers {
+            scope.spawn(|| self.ask(answers));
+        }
         StopOnDrop(&self.is_over)
     }
 
-    /// Asks until the load is over.
-    pub(crate) fn ask(&self) {
-        let _stop = self.until_dropped();
+    fn ask(&self, answers: &AtomicUsize) {
+        let _stop = StopOnDrop(&self.is_over);
         let secret = secret_of(self.client);
         let form = request_of(self.client, &secret, &[]);
         let request = Request::token(Encoding::Urlencoded, &form);
@@ -81,18 +86,19 @@ impl Load {
             let mut connection = kept.take().unwrap_or_else(|| Connection::open(self.address));
             let answer = connection.ask(&request);
             assert_eq!(answer.status, 200, "{answer:?}");
-            self.answers.fetch_add(1, Ordering::Relaxed);
+            answers.fetch_add(1, Ordering::Relaxed);
             kept = (answer.header("connection") != Some("close")).then_some(connection);
             std::thread::sleep(Duration::from_millis(5));
         }
     }
 
-    /// Waits for this many further answers.
-    pub(crate) fn go_on(&self, answers: usize) {
-        let before = self.answers.load(Ordering::Relaxed);
+    /// Waits until each client has got this many further answers.
+    pub(crate) fn go_on(&self, more: usize) {
+        let before = self.answers.each_ref().map(|answers| answers.load(Ordering::Relaxed));
         wait_until(|| {
             assert!(!self.is_over.load(Ordering::Relaxed), "a request has failed");
-            self.answers.load(Ordering::Relaxed) >= before + answers
+            let mut now = self.answers.iter().zip(before);
+            now.all(|(answers, before)| answers.load(Ordering::Relaxed) >= before + more)
         });
     }
 }

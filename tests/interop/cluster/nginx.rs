@@ -3,7 +3,7 @@
 use std::collections::BTreeSet;
 use std::thread;
 
-use serde_json::json;
+use serde_json::{Value, json};
 
 use super::{Load, Node};
 use crate::postgres::nodes::{
@@ -28,29 +28,26 @@ fn no_secret_grant_is_lost_when_a_node_is_killed_hangs_or_is_restarted() {
     let nodes = Node::three(&cluster.url(Role::Node));
     let nginx = nginx_over(&nodes);
     let load = Load::on(nginx.plain, "steady");
-    let _nodes = thread::scope(|scope| {
-        let stop = load.until_dropped();
-        for _ in 0..4 {
-            scope.spawn(|| load.ask());
-        }
-        load.go_on(300);
+    let nodes = thread::scope(|scope| {
+        let stop = load.start(scope);
+        load.go_on(80);
         assert!(nodes.iter().all(|node| node.program.issued() > 0));
         let [killed, stopped, hung] = nodes;
 
         killed.program.kill();
-        load.go_on(300);
+        load.go_on(80);
         let killed = killed.start_again();
         wait_until(|| killed.program.issued() > 0);
 
         let mut stopped = stopped;
         stopped.program.terminate();
         assert_eq!(stopped.program.wait().code(), Some(0));
-        load.go_on(300);
+        load.go_on(80);
         let stopped = stopped.start_again();
         wait_until(|| stopped.program.issued() > 0);
 
         hung.program.stop();
-        load.go_on(300);
+        load.go_on(80);
         hung.program.go_on();
         wait_until_ready(&hung.program);
         let before = hung.program.issued();
@@ -58,6 +55,14 @@ fn no_secret_grant_is_lost_when_a_node_is_killed_hangs_or_is_restarted() {
         drop(stop);
         [killed, stopped, hung]
     });
+    drop(nodes);
+    // nginx logs the time of each attempt.
+    let log = nginx.into_log();
+    let was_sent_again = |line: &&str| {
+        let line: Value = serde_json::from_str(line).unwrap();
+        line["upstream_seconds"].as_str().unwrap().contains(", ")
+    };
+    assert!(log.lines().any(|line| was_sent_again(&line)), "no request was sent again");
 }
 
 /// An assertion that a killed node had may count as used. Then the client makes a new one. None is
