@@ -27,6 +27,9 @@ const LIFETIME: u64 = 60;
 const GRANT_CONNECTIONS: u32 = 24;
 const ASSERTION_CONNECTIONS: u32 = 12;
 
+/// All requests have one address, which may otherwise not ask as often.
+const ONE_SOURCE: [(&str, &str); 1] = [("rate=50r/s", "rate=100000r/s")];
+
 /// What was measured.
 pub(crate) struct Faults {
     pub(crate) grants: Vec<Second>,
@@ -72,7 +75,7 @@ pub(crate) fn measure(plan: &Plan) -> Faults {
     let addresses = [(); 3].map(|()| ([127, 0, 0, 1], free_port()).into());
     let mut nodes =
         addresses.map(|address| Some(start_at(Home::without_key(), &url, Some(address))));
-    let gate = Nginx::over(addresses, &[]);
+    let gate = Nginx::over(addresses, &ONE_SOURCE);
 
     wait_until_accepted(gate.plain, &|| presenter.request(LIFETIME));
     let is_over = AtomicBool::new(false);
