@@ -1,6 +1,7 @@
 //! The files in `deploy/cluster`, tested with the programs that read them: nginx over three nodes,
 //! PgBouncer, a primary and a standby.
 
+mod backup;
 mod databases;
 mod nginx;
 mod page;

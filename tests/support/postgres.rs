@@ -24,7 +24,7 @@ use crate::support::program::{as_user, send_signal};
 use crate::support::{GUARD, wait_until};
 
 /// The directory of the programs in Debian's package.
-const PROGRAMS: &str = "/usr/lib/postgresql/15/bin";
+pub(crate) const PROGRAMS: &str = "/usr/lib/postgresql/15/bin";
 
 /// The user `nobody` in Debian. PostgreSQL does not run as root.
 const USER: u32 = 65_534;

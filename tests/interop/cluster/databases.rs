@@ -23,7 +23,7 @@ use crate::support::registry::client_json;
 use crate::support::status::{assert_revoked, is_active, revoke, token_of};
 use crate::support::{Home, Signer, wait_until};
 
-const REPLICA: (&str, &str) = ("grantd_replica", "replica-of-the-tests-Vb6nM2cX");
+pub(super) const REPLICA: (&str, &str) = ("grantd_replica", "replica-of-the-tests-Vb6nM2cX");
 
 /// The databases, and the machine from which they are administered.
 pub(super) struct Databases {
@@ -99,11 +99,15 @@ fn short(role: Role) -> &'static str {
     role.name().trim_start_matches("grantd_")
 }
 
+/// Returns the directory of the program.
+pub(super) fn binaries() -> &'static Path {
+    Path::new(env!("CARGO_BIN_EXE_grantd")).parent().unwrap()
+}
+
 /// Returns a shell on the machine from which the databases are administered.
 pub(super) fn in_office(office: &Home, script: &str) -> Command {
     let mut shell = shell(script);
-    let binaries = Path::new(env!("CARGO_BIN_EXE_grantd")).parent().unwrap();
-    shell.env_clear().env("PATH", format!("{}:/usr/bin:/bin", binaries.display()));
+    shell.env_clear().env("PATH", format!("{}:/usr/bin:/bin", binaries().display()));
     shell.current_dir(office.path(""));
     shell
 }
