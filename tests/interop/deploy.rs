@@ -102,7 +102,8 @@ fn the_shipped_files_agree_on_names_and_addresses() {
 /// The README in `deploy` names every shipped file, and every file that it names exists.
 #[test]
 fn the_readme_names_every_file() {
-    let mut files = Vec::new();
+    // The other files of a cluster are named by its own page.
+    let mut files = vec!["cluster/README.md".to_owned()];
     for directory in ["", "nginx", "systemd", "logrotate", "prometheus", "grafana", "kubernetes"] {
         for entry in fs::read_dir(shipped(directory)).unwrap() {
             let path = entry.unwrap().path();
