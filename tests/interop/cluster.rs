@@ -3,6 +3,7 @@
 
 mod backup;
 mod databases;
+mod faults;
 mod nginx;
 mod page;
 
@@ -59,7 +60,7 @@ impl Node {
         Self::run(home, SocketAddr::from(([127, 0, 0, 1], free_port())))
     }
 
-    fn run(home: Home, address: SocketAddr) -> Self {
+    pub(crate) fn run(home: Home, address: SocketAddr) -> Self {
         let listen = address.to_string();
         Self { program: Program::start(home, &["--config", "grantd.toml", "--listen", &listen]) }
     }
