@@ -30,7 +30,7 @@ use crate::signing::worker::lower_priority;
 use crate::store::postgres::rows::SealedKey;
 use crate::store::postgres::seal::MasterKeys;
 pub use crate::store::postgres::snapshot_file::items::{Item, Source};
-pub use crate::store::postgres::snapshot_file::load::{Loaded, load};
+pub use crate::store::postgres::snapshot_file::load::{Loaded, load, timelines};
 use crate::store::postgres::snapshot_file::log::{RECORD_BYTES, Sealing};
 use crate::store::postgres::snapshot_file::queue::{Message, Queue};
 use crate::store::postgres::snapshot_file::writer::Writer;

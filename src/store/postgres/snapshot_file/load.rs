@@ -15,6 +15,7 @@ use crate::store::postgres::rows::{self, Collected, Faulty, SealedKey};
 use crate::store::postgres::seal::MasterKeys;
 use crate::store::postgres::snapshot_file::items::{Item, Source, items};
 use crate::store::postgres::snapshot_file::records::{Place, Records};
+use crate::store::postgres::timelines::Timeline;
 use crate::time::UnixTime;
 
 /// The contents of the store at a time.
@@ -45,7 +46,8 @@ pub fn load(
     master_keys: &Arc<MasterKeys>,
     revoked: &Revoked,
 ) -> Result<Loaded, Fault> {
-    let mut reading = Reading::open(path, expected, master_keys)?;
+    let mut reading = Reading::open(path, master_keys)?;
+    reading.require(expected)?;
     let mut known = Known::default();
     let collected = Collected::new(0);
     let name = Arc::<Path>::from(path);
@@ -100,6 +102,18 @@ pub fn load(
     Ok(Loaded { seen, source: reading.source, clients, faulty, keys, decoy_key })
 }
 
+/// Reads the timelines in the snapshot in `path`, if there is one.
+///
+/// # Errors
+///
+/// A [`Fault`] if its beginning cannot be read.
+pub fn timelines(path: &Path, master_keys: &Arc<MasterKeys>) -> Result<Vec<Timeline>, Fault> {
+    if path.symlink_metadata().is_err_and(|error| error.kind() == io::ErrorKind::NotFound) {
+        return Ok(Vec::new());
+    }
+    Ok(Reading::open(path, master_keys)?.source.timelines)
+}
+
 /// The items other than clients.
 #[derive(Default)]
 struct Known {
@@ -143,11 +157,7 @@ struct Reading<'p> {
 }
 
 impl<'p> Reading<'p> {
-    fn open(
-        path: &'p Path,
-        expected: &Source,
-        master_keys: &Arc<MasterKeys>,
-    ) -> Result<Self, Fault> {
+    fn open(path: &'p Path, master_keys: &Arc<MasterKeys>) -> Result<Self, Fault> {
         let unread = |error: io::Error| Fault::cannot("read", path, &error);
         let mut file = open_regular(path, OpenOptions::new().read(true)).map_err(unread)?;
         let end = file.metadata().map_err(unread)?.len();
@@ -157,10 +167,15 @@ impl<'p> Reading<'p> {
         let first = reading.next()?;
         let source = first.and_then(|first| Source::decode(&first));
         reading.source = source.ok_or_else(|| Fault::new(path, "ends in its middle"))?;
-        if reading.source.may_be(expected) {
-            return Ok(reading);
+        Ok(reading)
+    }
+
+    /// Checks that the snapshot may be of the store of `expected`.
+    fn require(&self, expected: &Source) -> Result<(), Fault> {
+        if self.source.may_be(expected) {
+            return Ok(());
         }
-        let Source { database, hosts, .. } = &reading.source;
+        let (path, Source { database, hosts, .. }) = (self.path, &self.source);
         let problem = format!(
             "was taken from another store: from the database {database} on {}, and store.url names \
              {} on {}; correct store.url, or, if it names the same database in its new place, wait \
