@@ -6,6 +6,7 @@ mod databases;
 mod faults;
 mod nginx;
 mod page;
+mod survival;
 
 use std::fs;
 use std::net::SocketAddr;
