@@ -3,6 +3,7 @@
 mod commands;
 mod faults;
 mod impostor;
+mod lost;
 mod manual;
 mod missed;
 pub(crate) mod nodes;

@@ -11,6 +11,7 @@ use crate::fault::Fault;
 use crate::fs::whole_file::open_regular;
 use crate::registry::clients::{Registry, Update};
 use crate::state::revocations::revoked::Revoked;
+use crate::store::postgres::lost::Recalled;
 use crate::store::postgres::rows::{self, Collected, Faulty, SealedKey};
 use crate::store::postgres::seal::MasterKeys;
 use crate::store::postgres::snapshot_file::items::{Item, Source, items};
@@ -45,7 +46,8 @@ pub fn load(
     master_keys: &Arc<MasterKeys>,
     revoked: &Revoked,
 ) -> Result<Loaded, Fault> {
-    let mut reading = Reading::open(path, expected, master_keys)?;
+    let mut reading = Reading::open(path, master_keys)?;
+    reading.require(expected)?;
     let mut known = Known::default();
     let collected = Collected::new(0);
     let name = Arc::<Path>::from(path);
@@ -100,6 +102,37 @@ pub fn load(
     Ok(Loaded { seen, source: reading.source, clients, faulty, keys, decoy_key })
 }
 
+/// Reads the snapshot in `path` if it is of an earlier epoch of the store of `now`: puts the revocations
+/// and cut-offs into `revoked`, and returns the clients and keys.
+///
+/// # Errors
+///
+/// A [`Fault`] if it cannot be read.
+pub(in crate::store::postgres) fn recall(
+    path: &Path,
+    now: &Source,
+    master_keys: &Arc<MasterKeys>,
+    revoked: &Revoked,
+) -> Result<Option<Recalled>, Fault> {
+    let mut reading = Reading::open(path, master_keys)?;
+    if !now.follows(&reading.source) {
+        return Ok(None);
+    }
+    let mut recalled = Recalled::default();
+    let mut known = Known::default();
+    while let Some(record) = reading.next()? {
+        for item in items(&record) {
+            match item {
+                Some(Item::Client(id, entry)) => recalled.note(id, Some(entry)),
+                Some(Item::Removed(id)) => recalled.note(id, None),
+                item => known.note(path, item, revoked)?,
+            }
+        }
+    }
+    recalled.keys = known.keys.into_iter().map(|(id, _)| id).collect();
+    Ok(Some(recalled))
+}
+
 /// The items other than clients.
 #[derive(Default)]
 struct Known {
@@ -143,11 +176,7 @@ struct Reading<'p> {
 }
 
 impl<'p> Reading<'p> {
-    fn open(
-        path: &'p Path,
-        expected: &Source,
-        master_keys: &Arc<MasterKeys>,
-    ) -> Result<Self, Fault> {
+    fn open(path: &'p Path, master_keys: &Arc<MasterKeys>) -> Result<Self, Fault> {
         let unread = |error: io::Error| Fault::cannot("read", path, &error);
         let mut file = open_regular(path, OpenOptions::new().read(true)).map_err(unread)?;
         let end = file.metadata().map_err(unread)?.len();
@@ -157,10 +186,15 @@ impl<'p> Reading<'p> {
         let first = reading.next()?;
         let source = first.and_then(|first| Source::decode(&first));
         reading.source = source.ok_or_else(|| Fault::new(path, "ends in its middle"))?;
-        if reading.source.may_be(expected) {
-            return Ok(reading);
+        Ok(reading)
+    }
+
+    /// Fails unless the snapshot is of the store of `expected`.
+    fn require(&self, expected: &Source) -> Result<(), Fault> {
+        if self.source.may_be(expected) {
+            return Ok(());
         }
-        let Source { database, hosts, .. } = &reading.source;
+        let Source { database, hosts, .. } = &self.source;
         let problem = format!(
             "was taken from another store: from the database {database} on {}, and store.url names \
              {} on {}; correct store.url, or, if it names the same database in its new place, wait \
@@ -169,7 +203,7 @@ impl<'p> Reading<'p> {
             expected.database,
             expected.hosts.join(", ")
         );
-        Err(Fault::new(path, problem))
+        Err(Fault::new(self.path, problem))
     }
 
     /// Returns the next record.
