@@ -6,6 +6,7 @@ mod impostor;
 mod lost;
 mod manual;
 mod missed;
+mod moving;
 pub(crate) mod nodes;
 mod snapshot;
 pub(crate) mod store;
