@@ -20,7 +20,7 @@ pub async fn use_up(
     exchange.context.uses.spend(single_use).await.map_err(|error| match error {
         UseError::Used => replayed,
         UseError::BeforeRecord => unknown,
-        UseError::Forgotten => Cause::ClockSetBack,
+        UseError::Ahead | UseError::Forgotten => Cause::ClockSetBack,
         UseError::Full => Cause::ReplayGuardFull,
         UseError::Share => Cause::ReplayGuardShare,
         UseError::NotRecorded => Cause::UseNotRecorded,

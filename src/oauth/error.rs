@@ -294,8 +294,8 @@ impl Cause {
                 "resource is not an absolute URI, or not in the client's audience."),
             Self::ClockSetBack => row("clock_set_back",
                 "The clock was set back, so the assertion or proof expires no later than one whose \
-                 use was dropped since, or it has expired by the clock of the database: check the \
-                 clock of the server.")
+                 use was dropped since; or, by the clock of the database, it has expired or was \
+                 signed in the future: check the clocks of the server and of the database.")
                 .retry_after(1).uncharged(),
             Self::CutOff(seconds) => row("cut_off",
                 "The client has revoked so many tokens that all of its tokens up to a certain end \

@@ -21,6 +21,7 @@ mod secret_uses;
 pub mod snapshot_file;
 pub mod start;
 pub mod status;
+mod timelines;
 mod tls;
 pub mod transfer;
 mod upkeep;

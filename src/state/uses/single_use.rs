@@ -62,6 +62,9 @@ pub(crate) type Wish = Waiting<Use, Result<(), UseError>>;
 /// The reason why a use of an assertion or proof is refused.
 #[derive(Clone, Copy, Debug, PartialEq, Eq)]
 pub enum UseError {
+    /// It was signed in the future by the clock of the record, and could be used again if the record
+    /// were lost.
+    Ahead,
     /// It was signed before the record began, and may have been used then.
     BeforeRecord,
     /// Its entry may have been dropped, and it may have been used.

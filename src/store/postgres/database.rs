@@ -23,6 +23,7 @@ use crate::config::StoreSettings;
 use crate::fault::Fault;
 use crate::store::postgres::dial::{Connection, Target};
 use crate::store::postgres::failure::{About, Failure, FailureKind, store_name};
+use crate::store::postgres::timelines::{Timeline, Timelines};
 use crate::store::postgres::tls;
 
 /// One connection to the database, which is made when it is needed, and anew when it was lost.
@@ -75,12 +76,38 @@ impl Database {
         let runtime = Builder::new_current_thread().enable_all().build();
         let runtime = runtime.map_err(|error| Fault::cannot("connected to", &name, &error))?;
         Ok(Self {
-            target: Target { url, name, user, database, tls },
+            target: Target { url, name, user, database, tls, timelines: None },
             clock: clock.clone(),
             runtime: Some(runtime),
             connection: None,
             pause: None,
         })
+    }
+
+    /// Uses no database of a lower timeline than the highest one in `timelines`.
+    pub(super) fn with_timelines(mut self, timelines: &Arc<Timelines>) -> Self {
+        self.target.timelines = Some(Arc::clone(timelines));
+        self
+    }
+
+    /// The highest timelines that were seen.
+    pub(super) fn timelines(&self) -> Vec<Timeline> {
+        self.target.timelines.as_ref().map_or_else(Vec::new, |timelines| timelines.seen())
+    }
+
+    /// Checks the epoch in an answer: behind a pooler, another database may have given it than the
+    /// one that the connection was made to.
+    ///
+    /// # Errors
+    ///
+    /// A [`Failure`] if a higher timeline of the same system was seen. The next statement is then
+    /// run on a new connection.
+    pub(super) fn admit(&mut self, epoch: &str) -> Result<(), Failure> {
+        let about = self.target.about();
+        let timeline = Timeline::of_epoch(epoch);
+        let timeline = timeline.ok_or_else(|| about.malformed("its epoch"))?;
+        let admitted = self.target.admit(&timeline, &about);
+        admitted.inspect_err(|_| self.drop_connection())
     }
 
     /// Connects to the database of `settings`.
@@ -259,7 +286,7 @@ impl Database {
             }
             Ok(())
         });
-        ran.is_ok() && !connection.client.is_closed()
+        ran.is_ok() && !connection.client.is_closed() && self.target.is_current(connection)
     }
 
     /// Runs a statement on the connection that there is.

@@ -24,6 +24,7 @@ use crate::config::{StoreHost, StoreUrl};
 use crate::store::postgres::failure::{About, Failure, FailureKind, READ_ONLY};
 use crate::store::postgres::framing::Guarded;
 use crate::store::postgres::password;
+use crate::store::postgres::timelines::{Timeline, Timelines};
 use crate::store::postgres::tls;
 
 /// The address, the role and the TLS settings of a connection.
@@ -35,6 +36,8 @@ pub(super) struct Target {
     pub(super) database: String,
     /// `None` if no host is reached by TLS.
     pub(super) tls: Option<TlsConnector>,
+    /// The timelines that a server has seen; `None` for a command.
+    pub(super) timelines: Option<Arc<Timelines>>,
 }
 
 /// A connection.
@@ -46,6 +49,8 @@ pub(super) struct Connection {
     ended: Arc<Mutex<Option<tokio_postgres::Error>>>,
     /// The bytes that the answer to the current statement may still have.
     pub(super) allowance: Arc<AtomicU64>,
+    /// The timeline at the login, if the target has timelines.
+    timeline: Option<Timeline>,
 }
 
 impl Connection {
@@ -62,6 +67,25 @@ impl Connection {
 impl Target {
     pub(super) fn about(&self) -> About<'_> {
         About { store: &self.name, host: None, user: &self.user, database: &self.database }
+    }
+
+    /// Whether `connection` can still be used: a higher timeline may have been seen since.
+    pub(super) fn is_current(&self, connection: &Connection) -> bool {
+        match (&self.timelines, &connection.timeline) {
+            (Some(timelines), Some(timeline)) => timelines.is_highest(timeline),
+            _ => true,
+        }
+    }
+
+    /// Notes the timeline of a database.
+    ///
+    /// # Errors
+    ///
+    /// A [`Failure`] if a higher one of the same system was seen.
+    pub(super) fn admit(&self, timeline: &Timeline, about: &About<'_>) -> Result<(), Failure> {
+        let Some(timelines) = &self.timelines else { return Ok(()) };
+        let host = about.host.map_or_else(|| self.name.display().to_string(), str::to_owned);
+        timelines.admit(&host, timeline).map_err(|problem| about.away(&problem))
     }
 
     /// Connects to the first host that accepts writes.
@@ -166,15 +190,23 @@ impl Target {
             let error = messages.await.err();
             *noted.lock() = error;
         });
-        let connection = Connection { client, task, ended, allowance };
+        let mut connection = Connection { client, task, ended, allowance, timeline: None };
         if self.url.may_be_read_only() {
             return Ok(connection);
         }
-        match accepts_writes(&connection).await {
-            Ok(true) => Ok(connection),
-            Ok(false) => Err(about.away(READ_ONLY)),
-            Err(error) => Err(connection.failure(&error, about)),
+        let first = first_of(&connection, "SHOW transaction_read_only").await;
+        if first.map_err(|error| connection.failure(&error, about))?.as_deref() != Some("off") {
+            return Err(about.away(READ_ONLY));
         }
+        if self.timelines.is_some() {
+            let first = first_of(&connection, TIMELINE).await;
+            let first = first.map_err(|error| connection.failure(&error, about))?;
+            let timeline = first.as_deref().and_then(Timeline::of_epoch);
+            let timeline = timeline.ok_or_else(|| about.malformed("its timeline"))?;
+            self.admit(&timeline, about)?;
+            connection.timeline = Some(timeline);
+        }
+        Ok(connection)
     }
 
     async fn within_limit<T>(
@@ -194,12 +226,16 @@ impl Target {
     }
 }
 
-async fn accepts_writes(connection: &Connection) -> Result<bool, tokio_postgres::Error> {
+/// Returns the first value of the answer to a statement.
+async fn first_of(
+    connection: &Connection,
+    sql: &str,
+) -> Result<Option<String>, tokio_postgres::Error> {
     connection.allowance.store(LOGIN_BYTES, Ordering::Relaxed);
-    let answer = connection.client.simple_query("SHOW transaction_read_only").await?;
-    Ok(answer.iter().any(|message| match message {
-        SimpleQueryMessage::Row(row) => row.try_get(0).ok().flatten() == Some("off"),
-        _ => false,
+    let answer = connection.client.simple_query(sql).await?;
+    Ok(answer.iter().find_map(|message| match message {
+        SimpleQueryMessage::Row(row) => row.try_get(0).ok().flatten().map(str::to_owned),
+        _ => None,
     }))
 }
 
@@ -225,5 +261,9 @@ const KEEPALIVE_AFTER: Duration = Duration::from_secs(15);
 const KEEPALIVE_EVERY: Duration = Duration::from_secs(5);
 #[cfg(target_os = "linux")]
 const UNACKNOWLEDGED: Duration = Duration::from_secs(10);
+/// The system and the timeline, as at the beginning of an epoch.
+const TIMELINE: &str = "select concat_ws('/', s.system_identifier, \
+                        substr(pg_walfile_name(pg_current_wal_insert_lsn()), 1, 8)) \
+                        from pg_control_system() s";
 /// The most bytes that a server may send until a connection can be used.
 const LOGIN_BYTES: u64 = 256 << 10;

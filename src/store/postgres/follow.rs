@@ -94,7 +94,9 @@ impl Position {
             let rows = database.query(BEGIN, &[], REQUEST_LIMIT)?;
             if let Some(row) = rows.first() {
                 let since = revocations::time(row.get(2)?);
-                return Ok(Self { epoch: row.get(0)?, snapshot: row.get(1)?, since });
+                let begun = Self { epoch: row.get(0)?, snapshot: row.get(1)?, since };
+                database.admit(&begun.epoch)?;
+                return Ok(begun);
             }
             if !is_born {
                 birth::write(database)?;
@@ -112,7 +114,8 @@ impl Position {
         let rows = database.query(SYSTEM, &[], REQUEST_LIMIT)?;
         let system = rows.first().map_or(Ok(String::new()), |row| row.get(0))?;
         let (epoch, since) = (self.epoch.clone(), self.since);
-        Ok(Source { system, epoch, since, ..known.clone() })
+        let timelines = database.timelines();
+        Ok(Source { system, epoch, since, timelines, ..known.clone() })
     }
 }
 

@@ -6,7 +6,7 @@
 use std::sync::Arc;
 use std::time::Duration;
 
-use tracing::{error, info};
+use tracing::{error, info, warn};
 
 use crate::clock::Clock;
 use crate::config::Startup;
@@ -30,6 +30,7 @@ use crate::store::postgres::seal::MasterKeys;
 use crate::store::postgres::secret_uses::SecretUseRows;
 use crate::store::postgres::snapshot_file::{self, SnapshotFile, Source};
 use crate::store::postgres::start::{Known, Start};
+use crate::store::postgres::timelines::Timelines;
 use crate::store::postgres::upkeep::Upkeep;
 use crate::store::postgres::uses::UseRows;
 use crate::telemetry::audit::Audit;
@@ -80,10 +81,22 @@ impl Node {
         let Opening { startup, clock, random, audit } = opening;
         let (settings, limits) = (&startup.store, &startup.limits);
         let master_keys = Arc::new(MasterKeys::load(settings)?);
-        let mut database = Database::new(settings, clock)?;
+        let path = snapshot_file::path(&startup.state);
+        let timelines = Arc::new(if settings.cache {
+            let seen = snapshot_file::timelines(&path, &master_keys).unwrap_or_else(|fault| {
+                warn!(%fault, "a primary from before the last failover will not be recognized");
+                Vec::new()
+            });
+            Timelines::new(seen, Some(path.clone()), clock)
+        } else {
+            Timelines::new(Vec::new(), None, clock)
+        });
+        let database = || -> Result<_, Fault> {
+            Ok(Database::new(settings, clock)?.with_timelines(&timelines))
+        };
+        let [mut database, for_revocations, for_uses] = [database()?, database()?, database()?];
         let begin = clock.instant();
         let source = settings.url.as_ref().map(Source::of).unwrap_or_default();
-        let path = snapshot_file::path(&startup.state);
         let mut snapshot_file = if settings.cache {
             SnapshotFile::start(&path, Arc::clone(&master_keys), random, clock)?
         } else {
@@ -122,7 +135,7 @@ impl Node {
         let health = Arc::new(health);
         let unpolled = Unpolled::default();
         let rows = RevocationRows {
-            database: Database::new(settings, clock)?,
+            database: for_revocations,
             shared: Arc::clone(&shared),
             health: Arc::clone(&health),
             unpolled: Arc::clone(&unpolled),
@@ -132,7 +145,7 @@ impl Node {
         let revocations = Revocations::start(ledger, Arc::clone(&shared), &store)?;
         let unrecorded = Arc::default();
         let rows = UseRows::new(
-            Database::new(settings, clock)?,
+            for_uses,
             limits.replay_entries,
             clock.clone(),
             Arc::clone(&health),

@@ -7,10 +7,10 @@ use crate::store::postgres::database::{BULK_LIMIT, Database, Transaction, Type};
 use crate::store::postgres::failure::{Failure, FailureKind};
 
 /// The version of the schema that this program uses.
-pub const VERSION: i32 = 1;
+pub const VERSION: i32 = 2;
 
 /// The migrations, in order: the first leads to version 1.
-const MIGRATIONS: [&str; 1] = [include_str!("schema/0001.sql")];
+const MIGRATIONS: [&str; 2] = [include_str!("schema/0001.sql"), include_str!("schema/0002.sql")];
 /// The rights of a node. `{role}` stands for its role.
 const GRANTS: &str = include_str!("schema/grants.sql");
 

@@ -31,7 +31,7 @@ use crate::store::postgres::rows::SealedKey;
 use crate::store::postgres::seal::MasterKeys;
 pub use crate::store::postgres::snapshot_file::items::{Item, Source};
 pub(super) use crate::store::postgres::snapshot_file::load::recall;
-pub use crate::store::postgres::snapshot_file::load::{Loaded, load};
+pub use crate::store::postgres::snapshot_file::load::{Loaded, load, timelines};
 use crate::store::postgres::snapshot_file::log::{RECORD_BYTES, Sealing};
 use crate::store::postgres::snapshot_file::queue::{Message, Queue};
 use crate::store::postgres::snapshot_file::writer::Writer;

@@ -1,8 +1,8 @@
 //! Uses of assertions and proofs as rows: a use is accepted if its row was inserted.
 //!
-//! The database decides, and its clock counts. It refuses what has ended, what is used, and what was
-//! signed before the table's birth, plus the tolerance for clocks: what was used before then is not
-//! known. The birth is a row of the same table, which is not logged, so it is lost with the table's
+//! The database decides, and its clock counts. It refuses what has ended, what is used, what is signed
+//! in the future, and what was signed before the table's birth, each with the tolerance for clocks:
+//! what was used before the birth is not known. The birth is a row of the same table, which is not logged, so it is lost with the table's
 //! other rows when PostgreSQL crashes or a standby is promoted.
 //!
 //! The node keeps in memory what it has recorded, for the shares of its clients.
@@ -44,6 +44,8 @@ struct Inserted {
     keys: HashSet<Vec<u8>>,
     /// An assertion or proof that was signed at this time or earlier is refused.
     refused_until: UnixTime,
+    /// What ends at this time or earlier may have been dropped.
+    dropped_until: UnixTime,
     now: UnixTime,
 }
 
@@ -54,8 +56,10 @@ impl Inserted {
             None
         } else if signed_at <= self.refused_until {
             Some(UseError::BeforeRecord)
-        } else if entry.until <= self.now {
+        } else if entry.until <= self.now.max(self.dropped_until) {
             Some(UseError::Forgotten)
+        } else if signed_at > self.now + SKEW {
+            Some(UseError::Ahead)
         } else {
             Some(UseError::Used)
         }
@@ -159,12 +163,14 @@ impl UseRows {
         ];
         let rows = self.database.query(INSERT, &parameters, REQUEST_LIMIT)?;
         let Some(row) = rows.first() else { return Ok(None) };
-        let Some(refused_until) = row.get::<Option<i64>>(0)? else { return Ok(None) };
-        let keys: Option<Vec<Vec<u8>>> = row.get(2)?;
+        let Some(epoch) = row.get::<Option<&str>>(0)? else { return Ok(None) };
+        self.database.admit(epoch)?;
+        let keys: Option<Vec<Vec<u8>>> = row.get(4)?;
         Ok(Some(Inserted {
             keys: keys.unwrap_or_default().into_iter().collect(),
-            refused_until: time(refused_until),
-            now: time(row.get(1)?),
+            refused_until: time(row.get(1)?),
+            dropped_until: time(row.get(2)?),
+            now: time(row.get(3)?),
         }))
     }
 
@@ -192,12 +198,17 @@ impl Commit<Use, Result<(), UseError>> for UseRows {
     }
 }
 
-/// Returns one row: the time up to which what was signed is refused (null if the table has no
-/// birth), the time, and the keys that were inserted. Sorted, so that two nodes never wait for each
-/// other's rows.
+/// Returns one row: the epoch (null if the table has no birth), the time up to which what was signed
+/// is refused, the time up to which rows were dropped, the time, and the keys that were inserted.
+/// Sorted, so that two nodes never wait for each other's rows.
+///
+/// What was signed later than the tolerance for clocks allows, by the clock of the database, is not
+/// inserted: if the rows were lost now, it would be accepted once more.
 const INSERT: &str = "\
     with birth as materialized (\
-        select e.since + make_interval(secs => $5::bigint) as since from grantd.epoch e\
+        select e.epoch, e.since + make_interval(secs => $5::bigint) as since, \
+            coalesce(e.dropped, to_timestamp(0)) as dropped \
+        from grantd.epoch e\
     ), used as (\
         select t.key, t.client, to_timestamp(t.until) as ends, to_timestamp(t.signed) as signed \
         from unnest($1::bytea[], $2::bytea[], $3::bigint[], $4::bigint[]) \
@@ -205,14 +216,17 @@ const INSERT: &str = "\
     ), inserted as (\
         insert into grantd.guard (key, client, ends) \
         select u.key, u.client, u.ends from used u, birth b \
-        where u.ends > clock_timestamp() and u.signed > b.since \
+        where u.ends > clock_timestamp() and u.ends > b.dropped and u.signed > b.since \
+            and u.signed <= clock_timestamp() + make_interval(secs => $5::bigint) \
         order by u.key \
         on conflict (key) do nothing \
         returning key\
     ) \
-    select (select floor(extract(epoch from b.since))::bigint from birth b), \
+    select b.epoch, floor(extract(epoch from b.since))::bigint, \
+        floor(extract(epoch from b.dropped))::bigint, \
         floor(extract(epoch from clock_timestamp()))::bigint, \
-        (select array_agg(i.key) from inserted i)";
+        (select array_agg(i.key) from inserted i) \
+    from (select) one left join birth b on true";
 const LOOK: &str = "select from grantd.epoch";
 /// The last time that the database is given: the end of the year 9999.
 const LAST: UnixTime = UnixTime(253_402_300_799);

@@ -18,14 +18,14 @@ use crate::support::{Signer, wait_until};
 const EDITS: [(&str, &str); 2] =
     [("rate=50r/s", "rate=100000r/s"), ("proxy_read_timeout 15s", "proxy_read_timeout 2s")];
 
-fn nginx_over(nodes: &[Node; 3]) -> Nginx {
+pub(super) fn nginx_over(nodes: &[Node; 3]) -> Nginx {
     Nginx::over(nodes.each_ref().map(|node| node.program.address), &EDITS)
 }
 
 #[test]
 fn no_secret_grant_is_lost_when_a_node_is_killed_hangs_or_is_restarted() {
     let cluster = cluster_with(&[client_json("steady", &json!({}))]);
-    let nodes = Node::three(&cluster.url(Role::Node));
+    let nodes = Node::three(&cluster.url(Role::Node), None);
     let nginx = nginx_over(&nodes);
     let load = Load::on(nginx.plain, "steady");
     let nodes = thread::scope(|scope| {
@@ -71,7 +71,7 @@ fn no_secret_grant_is_lost_when_a_node_is_killed_hangs_or_is_restarted() {
 fn an_assertion_whose_node_is_killed_is_accepted_or_refused_once() {
     let signer = Signer::es256();
     let cluster = cluster_with(&[asserting(&signer)]);
-    let nodes = Node::three(&cluster.url(Role::Node));
+    let nodes = Node::three(&cluster.url(Role::Node), None);
     let nginx = nginx_over(&nodes);
     wait_until_accepted(&nodes[0].program, &signer);
     let mut refused = 0;

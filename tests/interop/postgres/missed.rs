@@ -80,7 +80,7 @@ fn rows_that_are_over_are_dropped_and_missed_changes_are_read_anew() {
     put(&cluster, &client_json("missed", &json!({})));
     cluster.psql(
         "insert into grantd.guard (key, ends) values
-           ('\\x01', now() - interval '1 second'), ('\\x02', now() + interval '1 hour');
+           ('\\x01', now() - interval '2 minutes'), ('\\x02', now() + interval '1 hour');
          insert into grantd.cut_off values ('\\x0101010101010101', 1),
            ('\\x0202020202020202', extract(epoch from now())::bigint + 600);
          insert into grantd.revocation values

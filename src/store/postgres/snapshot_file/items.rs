@@ -8,6 +8,7 @@ use crate::config::StoreUrl;
 use crate::state::revocations::RevocationKey;
 use crate::state::revocations::revoked::Row;
 use crate::state::shares::ClientTag;
+use crate::store::postgres::timelines::Timeline;
 use crate::time::UnixTime;
 
 /// The store from which a snapshot was taken.
@@ -22,6 +23,8 @@ pub struct Source {
     pub database: String,
     /// The hosts in the URL.
     pub hosts: Vec<String>,
+    /// The highest timelines that the server has seen, of this and of other systems.
+    pub timelines: Vec<Timeline>,
 }
 
 impl Source {
@@ -45,30 +48,33 @@ impl Source {
 
     pub(super) fn encode(&self) -> Vec<u8> {
         let mut out = Vec::new();
-        let texts = [&self.system, &self.epoch, &self.database];
-        for text in texts.into_iter().chain(&self.hosts) {
+        for text in [&self.system, &self.epoch, &self.database] {
             put(&mut out, text.as_bytes());
         }
-        // The time is last, since the number of hosts varies.
         out.extend(self.since.0.to_be_bytes());
+        put_count(&mut out, self.hosts.len());
+        self.hosts.iter().for_each(|host| put(&mut out, host.as_bytes()));
+        put_count(&mut out, self.timelines.len());
+        for Timeline { system, number } in &self.timelines {
+            put(&mut out, system.as_bytes());
+            out.extend(number.to_be_bytes());
+        }
         out
     }
 
     pub(super) fn decode(plain: &[u8]) -> Option<Self> {
-        let (texts, since) = plain.split_last_chunk()?;
-        let mut rest = texts;
-        let mut texts = Vec::new();
-        while !rest.is_empty() {
-            texts.push(text(&mut rest)?.to_owned());
+        let rest = &mut &*plain;
+        let [system, epoch, database] = [text(rest)?, text(rest)?, text(rest)?].map(str::to_owned);
+        let since = time(rest)?;
+        let (mut hosts, mut timelines) = (Vec::new(), Vec::new());
+        for _ in 0..number(rest)? {
+            hosts.push(text(rest)?.to_owned());
         }
-        let mut texts = texts.into_iter();
-        Some(Self {
-            system: texts.next()?,
-            epoch: texts.next()?,
-            database: texts.next()?,
-            hosts: texts.collect(),
-            since: UnixTime(u64::from_be_bytes(*since)),
-        })
+        for _ in 0..number(rest)? {
+            let system = text(rest)?.to_owned();
+            timelines.push(Timeline { system, number: number(rest)? });
+        }
+        Some(Self { system, epoch, since, database, hosts, timelines })
     }
 }
 
@@ -185,22 +191,31 @@ pub(super) fn items(record: &[u8]) -> impl Iterator<Item = Option<Item<'_>>> {
 }
 
 fn put(out: &mut Vec<u8>, bytes: &[u8]) {
-    // A message of the database is far shorter.
-    let length = u32::try_from(bytes.len()).unwrap_or(u32::MAX);
-    out.extend(length.to_be_bytes());
+    put_count(out, bytes.len());
     out.extend(bytes);
 }
 
+fn put_count(out: &mut Vec<u8>, count: usize) {
+    // A message of the database is far shorter.
+    let count = u32::try_from(count).unwrap_or(u32::MAX);
+    out.extend(count.to_be_bytes());
+}
+
 fn bytes<'a>(rest: &mut &'a [u8]) -> Option<&'a [u8]> {
-    let (length, after) = rest.split_first_chunk()?;
-    let length = usize::try_from(u32::from_be_bytes(*length)).ok()?;
-    let (bytes, after) = after.split_at_checked(length)?;
+    let length = usize::try_from(number(rest)?).ok()?;
+    let (bytes, after) = rest.split_at_checked(length)?;
     *rest = after;
     Some(bytes)
 }
 
 fn text<'a>(rest: &mut &'a [u8]) -> Option<&'a str> {
     std::str::from_utf8(bytes(rest)?).ok()
+}
+
+fn number(rest: &mut &[u8]) -> Option<u32> {
+    let (number, after) = rest.split_first_chunk()?;
+    *rest = after;
+    Some(u32::from_be_bytes(*number))
 }
 
 fn time(rest: &mut &[u8]) -> Option<UnixTime> {
@@ -247,9 +262,14 @@ mod tests {
             since: UnixTime(5),
             database: "d".to_owned(),
             hosts: vec!["a:1".to_owned(), "b:2".to_owned()],
+            timelines: vec![
+                Timeline { system: "7".to_owned(), number: 2 },
+                Timeline { system: "8".to_owned(), number: u32::MAX },
+            ],
         };
-        assert_eq!(Source::decode(&source.encode()), Some(source.clone()));
-        assert_eq!(Source::decode(b""), None);
+        let encoded = source.encode();
+        assert_eq!(Source::decode(&encoded), Some(source.clone()));
+        assert!((0..encoded.len()).all(|end| Source::decode(&encoded[..end]).is_none()));
         let of = |url| Source::of(&StoreUrl::parse(url).unwrap());
         assert!(source.may_be(&of("postgres://x,b:2/d")));
         assert!(!source.may_be(&of("postgres://b/d")) && !source.may_be(&of("postgres://b:2/e")));

@@ -16,6 +16,7 @@ use crate::store::postgres::rows::{self, Collected, Faulty, SealedKey};
 use crate::store::postgres::seal::MasterKeys;
 use crate::store::postgres::snapshot_file::items::{Item, Source, items};
 use crate::store::postgres::snapshot_file::records::{Place, Records};
+use crate::store::postgres::timelines::Timeline;
 use crate::time::UnixTime;
 
 /// The contents of the store at a time.
@@ -133,6 +134,18 @@ pub(in crate::store::postgres) fn recall(
     Ok(Some(recalled))
 }
 
+/// Reads the timelines in the snapshot in `path`, if there is one.
+///
+/// # Errors
+///
+/// A [`Fault`] if its beginning cannot be read.
+pub fn timelines(path: &Path, master_keys: &Arc<MasterKeys>) -> Result<Vec<Timeline>, Fault> {
+    if path.symlink_metadata().is_err_and(|error| error.kind() == io::ErrorKind::NotFound) {
+        return Ok(Vec::new());
+    }
+    Ok(Reading::open(path, master_keys)?.source.timelines)
+}
+
 /// The items other than clients.
 #[derive(Default)]
 struct Known {
@@ -189,12 +202,12 @@ impl<'p> Reading<'p> {
         Ok(reading)
     }
 
-    /// Fails unless the snapshot is of the store of `expected`.
+    /// Checks that the snapshot may be of the store of `expected`.
     fn require(&self, expected: &Source) -> Result<(), Fault> {
         if self.source.may_be(expected) {
             return Ok(());
         }
-        let Source { database, hosts, .. } = &self.source;
+        let (path, Source { database, hosts, .. }) = (self.path, &self.source);
         let problem = format!(
             "was taken from another store: from the database {database} on {}, and store.url names \
              {} on {}; correct store.url, or, if it names the same database in its new place, wait \
@@ -203,7 +216,7 @@ impl<'p> Reading<'p> {
             expected.database,
             expected.hosts.join(", ")
         );
-        Err(Fault::new(self.path, problem))
+        Err(Fault::new(path, problem))
     }
 
     /// Returns the next record.

@@ -35,6 +35,7 @@ fn source() -> Source {
         since: UnixTime(START),
         database: "grantd".to_owned(),
         hosts: vec!["db:5432".to_owned()],
+        timelines: Vec::new(),
     }
 }
 
