@@ -84,15 +84,14 @@ const METRICS: [Metric; 28] = [
     (
         GAUGE,
         "grantd_key_next_seconds",
-        "Seconds until the next key begins to sign; no series while none is published.",
+        "Seconds until the next key begins to sign; 0 while none is published.",
         &[],
         |context, each| {
             let now = context.clock.now();
             let snapshot = context.snapshot();
             let published = shown(&snapshot.keys, now).filter(|it| it.1 == KeyState::Published);
-            if let Some(from) = published.map(|(key, _)| key.times().signs_from).min() {
-                each(&[], from.since(now));
-            }
+            let next = published.map(|(key, _)| key.times().signs_from).min();
+            each(&[], next.map_or(0, |from| from.since(now)));
         },
     ),
     (

@@ -329,8 +329,21 @@ fn only_the_leader_makes_a_key_and_another_one_follows_it() {
     );
     assert_eq!([add(&leads, term), call(&signing)], ["f", "f"]);
     assert_eq!(cluster.psql(count), "2|2");
-    // A server that ends holds nothing up.
-    drop((one, other));
+    // With the role of a server, the next key can be spoiled shortly before it signs. The present one
+    // signs on.
+    let first = signs_with(next);
+    let spoil = format!(
+        "select bool_or(grantd.postpone_key(key_id, 'x', published_at, signs_from + 1, '{leads}', {term}))
+         from grantd.signing_key where signs_from > {now}"
+    );
+    assert_eq!(call(&spoil), "f", "it signs much later");
+    let soon = format!("signs_from = {now} + 60 where signs_from > {now}");
+    cluster.psql(&format!("update grantd.signing_key set {soon}"));
+    assert_eq!(call(&spoil), "t");
+    wait_until(|| readiness(next).1.contains("the previous signing keys stay in force"));
+    assert_eq!(signs_with(next), first);
+    let replaced = printed(&key(&cluster, &["rotate", "--now", "--keep", &first]));
+    wait_until(|| signs_with(next) == replaced["kid"] && signs_with(stopped) == replaced["kid"]);
 }
 
 #[test]

@@ -123,7 +123,7 @@ begin
   return true;
 end $$;
 
--- Lets a key that does not sign yet begin later, if the caller leads. Returns whether it did.
+-- Lets a key that would sign within the hour begin later, if the caller leads. Returns whether it did.
 create function grantd.postpone_key(
   id text, sealed bytea, published bigint, signs bigint, who text, term bigint
 ) returns boolean
@@ -140,7 +140,8 @@ begin
   end if;
   update grantd.signing_key k set document = sealed, signs_from = signs
   where k.key_id = id and k.retired_at is null
-    and k.published_at = published and k.signs_from > now and k.signs_from < signs;
+    and k.published_at = published and k.signs_from < signs
+    and k.signs_from > now and k.signs_from < now + 3600;
   return found;
 end $$;
 
