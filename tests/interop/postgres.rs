@@ -6,6 +6,7 @@ mod impostor;
 mod manual;
 mod missed;
 mod nodes;
+mod once;
 mod snapshot;
 mod store;
 
