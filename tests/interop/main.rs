@@ -12,6 +12,7 @@
 mod support;
 
 mod clients;
+mod cluster;
 mod dependencies;
 mod deploy;
 mod kubernetes;

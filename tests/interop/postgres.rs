@@ -5,10 +5,10 @@ mod faults;
 mod impostor;
 mod manual;
 mod missed;
-mod nodes;
+pub(crate) mod nodes;
 mod once;
 mod snapshot;
-mod store;
+pub(crate) mod store;
 
 use std::io::Read;
 use std::net::TcpStream;

@@ -50,16 +50,22 @@ impl Nginx {
     /// Starts an nginx that trusts `client-ca` and these client certificates as authorities (see
     /// [`make_certificates`]).
     pub(crate) fn trusting(socket: &Path, clients: &[&str]) -> Self {
-        Self::start(socket, clients, &[])
+        Self::start(&Upstream::One(socket), clients, &[])
     }
 
     /// Starts an nginx with site files in which the first text of each pair is replaced by the
     /// second.
     pub(crate) fn edited(socket: &Path, edits: &[(&str, &str)]) -> Self {
-        Self::start(socket, &[], edits)
+        Self::start(&Upstream::One(socket), &[], edits)
     }
 
-    fn start(socket: &Path, clients: &[&str], edits: &[(&str, &str)]) -> Self {
+    /// Starts an nginx that forwards requests to three nodes. The listener without TLS is another one
+    /// of the site itself, so that a client of a load test need not encrypt.
+    pub(crate) fn over(nodes: [SocketAddr; 3], edits: &[(&str, &str)]) -> Self {
+        Self::start(&Upstream::Nodes(nodes), &[], edits)
+    }
+
+    fn start(upstream: &Upstream<'_>, clients: &[&str], edits: &[(&str, &str)]) -> Self {
         let directory = TempDir::new().unwrap();
         let root = directory.path();
         for name in ["conf.d", "snippets", "grantd", "log", "html"] {
@@ -71,7 +77,7 @@ impl Nginx {
         let authorities = authorities.map(|name| fs::read_to_string(file(name)).unwrap());
         fs::write(file("client-ca"), authorities.collect::<String>()).unwrap();
         let [port, plain] = [free_port(), free_port()];
-        write_site(root, socket, [port, plain], edits);
+        write_site(root, upstream, [port, plain], edits);
         let main = root.join("nginx.conf");
         fs::write(&main, MAIN.replace("{root}", root.to_str().unwrap())).unwrap();
 
@@ -199,31 +205,64 @@ http {
 }
 "#;
 
+/// Where nginx forwards requests to.
+enum Upstream<'a> {
+    /// The server on this socket.
+    One(&'a Path),
+    Nodes([SocketAddr; 3]),
+}
+
+/// The addresses of the nodes in `deploy/cluster`.
+pub(crate) const NODES: [&str; 3] = ["10.0.0.11:8080", "10.0.0.12:8080", "10.0.0.13:8080"];
+
 /// Writes the site files. They differ from the shipped files only in paths, ports, the API's
 /// address and `edits`.
-fn write_site(root: &Path, socket: &Path, [port, plain]: [u16; 2], edits: &[(&str, &str)]) {
-    let path = root.display();
+fn write_site(root: &Path, upstream: &Upstream<'_>, ports: [u16; 2], edits: &[(&str, &str)]) {
+    let (path, [port, plain]) = (root.display(), ports);
+    let listen = |port: u16| format!("listen 127.0.0.1:{port};");
     let mut moved = vec![
         ("/etc/nginx/", format!("{path}/")),
         ("/var/log/nginx/", format!("{path}/log/")),
-        ("/run/grantd/grantd.sock", socket.display().to_string()),
         ("/var/www/html", format!("{path}/html")),
         ("listen 443 ssl http2;", format!("listen 127.0.0.1:{port} ssl http2;")),
-        ("listen [::]:443 ssl http2;", String::new()),
-        ("listen 80;", format!("listen 127.0.0.1:{plain};")),
         ("listen [::]:80;", String::new()),
         ("http://127.0.0.1:9000", format!("http://unix:{path}/api.sock")),
     ];
+    let deploy = Path::new(env!("CARGO_MANIFEST_DIR")).join("deploy");
+    let read = |name: &str| fs::read_to_string(deploy.join(name)).unwrap();
+    let mut files = FILES
+        .map(|(name, place)| (format!("{place}/{name}"), read(&format!("nginx/{name}"))))
+        .to_vec();
+    match upstream {
+        Upstream::One(socket) => {
+            moved.push(("/run/grantd/grantd.sock", socket.display().to_string()));
+            moved.push(("listen 80;", listen(plain)));
+            moved.push(("listen [::]:443 ssl http2;", String::new()));
+        }
+        Upstream::Nodes(nodes) => {
+            moved.push(("listen 80;", format!("listen unix:{path}/closed.sock;")));
+            moved.push(("listen [::]:443 ssl http2;", listen(plain)));
+            let nodes = NODES.iter().zip(nodes);
+            moved.extend(nodes.map(|(node, address)| (*node, address.to_string())));
+            files[0].1 = without_upstream(&files[0].1);
+            files.push(("conf.d/grantd-nodes.conf".to_owned(), read("cluster/nginx.conf")));
+        }
+    }
     moved.extend(edits.iter().map(|(from, to)| (*from, (*to).to_owned())));
-    let shipped = Path::new(env!("CARGO_MANIFEST_DIR")).join("deploy/nginx");
-    let texts = FILES.map(|(name, _)| fs::read_to_string(shipped.join(name)).unwrap());
     for (from, _) in &moved {
-        assert!(texts.iter().any(|text| text.contains(from)), "{from} is nowhere");
+        assert!(files.iter().any(|(_, text)| text.contains(from)), "{from} is nowhere");
     }
-    for ((name, place), text) in FILES.iter().zip(texts) {
+    for (name, text) in files {
         let text = moved.iter().fold(text, |text, (from, to)| text.replace(from, to));
-        fs::write(root.join(place).join(name), text).unwrap();
+        fs::write(root.join(name), text).unwrap();
     }
+}
+
+/// Returns `grantd.conf` without the block `upstream grantd`.
+pub(crate) fn without_upstream(site: &str) -> String {
+    let (before, block) = site.split_once("upstream grantd {\n").expect("a block");
+    let (_, after) = block.split_once("\n}\n").expect("the end of the block");
+    format!("{before}{after}")
 }
 
 /// Makes the certificate of nginx, the authority `client-ca`, and four client certificates.

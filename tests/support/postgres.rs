@@ -24,7 +24,7 @@ use crate::support::program::{as_user, send_signal};
 use crate::support::{GUARD, wait_until};
 
 /// The directory of the programs in Debian's package.
-const PROGRAMS: &str = "/usr/lib/postgresql/15/bin";
+pub(crate) const PROGRAMS: &str = "/usr/lib/postgresql/15/bin";
 
 /// The user `nobody` in Debian. PostgreSQL does not run as root.
 const USER: u32 = 65_534;
@@ -138,6 +138,18 @@ impl Postgres {
         cluster
     }
 
+    /// Starts the cluster again with more lines at the end of `postgresql.conf`, and with these lines in
+    /// `pg_hba.conf`, after those of the superuser.
+    pub(crate) fn configure(&mut self, settings: &str, access: &str) {
+        self.stop(Stop::Fast);
+        let write = |name: &str, text: String| fs::write(self.data().join(name), text).unwrap();
+        let usual = fs::read_to_string(self.data().join("postgresql.conf")).unwrap();
+        write("postgresql.conf", usual + settings);
+        let superuser = template::ACCESS.lines().take(2).map(|line| format!("{line}\n"));
+        write("pg_hba.conf", superuser.collect::<String>() + access);
+        self.start_again();
+    }
+
     /// Starts the cluster and waits until it answers.
     pub(crate) fn start_again(&mut self) {
         assert!(self.child.is_none(), "the cluster runs");
@@ -203,6 +215,15 @@ impl Postgres {
     /// Runs `sql` as `role` over TCP.
     pub(crate) fn psql_as(&self, role: Role, sql: &str) -> Ended {
         psql_at(&self.url(role), sql)
+    }
+
+    /// Runs `command` as the superuser would on this machine: it finds PostgreSQL's programs, and they
+    /// log in through the Unix socket.
+    pub(crate) fn administer<'c>(&self, command: &'c mut Command) -> &'c mut Command {
+        let path = format!("{PROGRAMS}:/usr/sbin:/usr/bin:/bin");
+        let variables = [("PATH", &*path), ("LC_ALL", "C"), ("PGUSER", "postgres")];
+        command.env_clear().envs(variables).env("PGPORT", self.port.to_string());
+        command.env("PGHOST", self.directory.path())
     }
 
     /// Returns a client program that logs in as the superuser, through the Unix socket.
@@ -303,7 +324,8 @@ impl Postgres {
         send_signal(child, signal).expect("a running process");
     }
 
-    fn data(&self) -> PathBuf {
+    /// The directory with its files.
+    pub(crate) fn data(&self) -> PathBuf {
         self.directory.path().join("data")
     }
 
@@ -353,20 +375,20 @@ fn program(name: &str, directory: &Path) -> Command {
 }
 
 /// Makes the command run in `directory` as the user who owns the clusters.
-fn as_owner(mut command: Command, directory: &Path) -> Command {
+pub(crate) fn as_owner(mut command: Command, directory: &Path) -> Command {
     command.current_dir(directory);
     if geteuid().is_root() { as_user(USER, command) } else { command }
 }
 
 /// Returns a new directory of the user who owns the clusters.
-fn own_directory() -> TempDir {
+pub(crate) fn own_directory() -> TempDir {
     let directory = TempDir::new().unwrap();
     give_to_owner(directory.path());
     directory
 }
 
 /// Gives a file or a directory to the user who owns the clusters.
-fn give_to_owner(path: &Path) {
+pub(crate) fn give_to_owner(path: &Path) {
     if geteuid().is_root() {
         chown(path, Some(USER), Some(USER)).unwrap();
     }

@@ -131,12 +131,18 @@ impl Program {
         arguments: &[&str],
         variables: &[(&str, &str)],
     ) -> Self {
-        command.arg("serve").args(arguments);
+        command.arg("serve");
+        // Beside a Unix socket, a server has a TCP port, too.
+        let has_port = |flag| {
+            let mut pairs = arguments.windows(2);
+            pairs.any(|pair| pair[0] == flag && !pair[1].starts_with("unix:"))
+        };
         for listen in ["--listen", "--admin-listen"] {
-            if !arguments.contains(&listen) {
+            if !has_port(listen) {
                 command.args([listen, "127.0.0.1:0"]);
             }
         }
+        command.args(arguments);
         if !arguments.contains(&"--workers") {
             command.args(["--workers", "2"]);
         }

@@ -23,14 +23,14 @@ use crate::support::{
 };
 
 /// Returns a cluster with the schema and these clients.
-pub(super) fn cluster_with(clients: &[Value]) -> Postgres {
+pub(crate) fn cluster_with(clients: &[Value]) -> Postgres {
     let (cluster, _) = migrated();
     clients.iter().for_each(|client| put(&cluster, client));
     cluster
 }
 
 /// Registers a client, or changes it.
-pub(super) fn put(cluster: &Postgres, client: &Value) {
+pub(crate) fn put(cluster: &Postgres, client: &Value) {
     let id = client["client_id"].as_str().unwrap();
     put_text(cluster, id, &client.to_string());
 }
@@ -42,12 +42,12 @@ pub(super) fn put_text(cluster: &Postgres, id: &str, entry: &str) {
     ));
 }
 
-pub(super) fn start(url: &str, more: &[&str], variables: &[(&str, &str)]) -> Program {
+pub(crate) fn start(url: &str, more: &[&str], variables: &[(&str, &str)]) -> Program {
     start_in(Home::without_key(), url, more, variables)
 }
 
 /// Starts a server in `home`.
-pub(super) fn start_in(
+pub(crate) fn start_in(
     home: Home,
     url: &str,
     more: &[&str],
@@ -65,23 +65,23 @@ pub(super) fn start_in(
 }
 
 /// Starts three servers at the same time.
-pub(super) fn three(url: &str) -> [Program; 3] {
+pub(crate) fn three(url: &str) -> [Program; 3] {
     thread::scope(|scope| {
         let starts = [(); 3].map(|()| scope.spawn(|| start(url, &[], &[])));
         starts.map(|start| start.join().unwrap())
     })
 }
 
-pub(super) fn ask(address: SocketAddr, client: &str, secret: &str) -> Response {
+pub(crate) fn ask(address: SocketAddr, client: &str, secret: &str) -> Response {
     Request::token(Encoding::Urlencoded, &request_of(client, secret, &[])).send(address)
 }
 
-pub(super) fn readiness(program: &Program) -> (u16, String) {
+pub(crate) fn readiness(program: &Program) -> (u16, String) {
     let response = Request::get("/readyz").send(program.admin);
     (response.status, response.text().to_owned())
 }
 
-pub(super) fn wait_until_ready(program: &Program) {
+pub(crate) fn wait_until_ready(program: &Program) {
     wait_until(|| readiness(program) == (200, "ok\n".to_owned()));
 }
 
@@ -160,7 +160,7 @@ fn what_changes_passes_through_pgbouncer() {
     wait_until(|| nodes.iter().all(|node| ask(node.address, "late", &secret).status == 200));
 }
 
-pub(super) fn assertion(signer: &Signer, id: &str) -> String {
+pub(crate) fn assertion(signer: &Signer, id: &str) -> String {
     let now = Clock::unix_micros() / 1_000_000;
     let claims = json!({
         "iss": "asserting", "sub": "asserting", "aud": ISSUER, "jti": id, "iat": now, "exp": now + 60,
@@ -168,7 +168,7 @@ pub(super) fn assertion(signer: &Signer, id: &str) -> String {
     signer.sign(&json!({ "alg": signer.algorithm, "typ": "JWT" }), &claims)
 }
 
-pub(super) fn present(address: SocketAddr, assertion: &str) -> Response {
+pub(crate) fn present(address: SocketAddr, assertion: &str) -> Response {
     let form = [
         ("grant_type", "client_credentials"),
         ("client_assertion_type", "urn:ietf:params:oauth:client-assertion-type:jwt-bearer"),
@@ -177,14 +177,14 @@ pub(super) fn present(address: SocketAddr, assertion: &str) -> Response {
     Request::token(Encoding::Urlencoded, &form).send(address)
 }
 
-pub(super) fn asserting(signer: &Signer) -> Value {
+pub(crate) fn asserting(signer: &Signer) -> Value {
     let more = json!({ "auth_methods": ["private_key_jwt"], "jwks": signer.jwks() });
     client_without_secret("asserting", &more)
 }
 
 /// Waits until assertions that are signed now are accepted: what was signed up to 10 s after the
 /// birth of the record is refused.
-pub(super) fn wait_until_accepted(node: &Program, signer: &Signer) {
+pub(crate) fn wait_until_accepted(node: &Program, signer: &Signer) {
     let next = AtomicU64::new(0);
     wait_until(|| {
         let id = format!("first-{}-{}", node.id(), next.fetch_add(1, Ordering::Relaxed));

@@ -18,29 +18,29 @@ use crate::support::registry::registry_of;
 use crate::support::{Home, Program};
 
 /// A master key.
-pub(super) const MASTER_KEY: &str = "AAECAwQFBgcICQoLDA0ODxAREhMUFRYXGBkaGxwdHh8=";
-pub(super) const OTHER_MASTER_KEY: &str = "/wECAwQFBgcICQoLDA0ODxAREhMUFRYXGBkaGxwdHh8=";
+pub(crate) const MASTER_KEY: &str = "AAECAwQFBgcICQoLDA0ODxAREhMUFRYXGBkaGxwdHh8=";
+pub(crate) const OTHER_MASTER_KEY: &str = "/wECAwQFBgcICQoLDA0ODxAREhMUFRYXGBkaGxwdHh8=";
 
 /// Returns a command in `home` with this store and [`MASTER_KEY`].
-pub(super) fn with_store(home: &Home, url: &str, arguments: &[&str]) -> Command {
+pub(crate) fn with_store(home: &Home, url: &str, arguments: &[&str]) -> Command {
     let mut command = home.command(arguments);
     command.env("GRANTD_STORE_URL", url).env("GRANTD_MASTER_KEY", MASTER_KEY);
     command
 }
 
-pub(super) fn on(home: &Home, url: &str, arguments: &[&str]) -> Ended {
+pub(crate) fn on(home: &Home, url: &str, arguments: &[&str]) -> Ended {
     run(with_store(home, url, arguments))
 }
 
 #[track_caller]
-pub(super) fn printed(ended: &Ended) -> Value {
+pub(crate) fn printed(ended: &Ended) -> Value {
     serde_json::from_str(ended.assert_fine()).unwrap()
 }
 
 const IMPORT: [&str; 6] = ["store", "import", "--clients", "clients.json", "--keys", "keys"];
 
 /// A cluster whose schema the owner has made, and the owner's URL.
-pub(super) fn migrated() -> (Postgres, String) {
+pub(crate) fn migrated() -> (Postgres, String) {
     let cluster = Postgres::start();
     let url = cluster.url(Role::Owner);
     let node = Role::Node.name();

@@ -3,7 +3,7 @@
 use std::fmt::Write;
 use std::fs;
 use std::net::{Ipv4Addr, TcpStream};
-use std::path::PathBuf;
+use std::path::{Path, PathBuf};
 use std::process::{Child, Command, Stdio};
 use std::thread::sleep;
 use std::time::Duration;
@@ -39,6 +39,34 @@ impl PgBouncer {
         let (port, settings) = (free_port(), settings.collect());
         let mut bouncer = Self { port, settings, directory, child: None };
         bouncer.write_configuration(cluster);
+        bouncer.start_again();
+        bouncer
+    }
+
+    /// Starts a PgBouncer in front of `cluster`, which has TLS, with the file that is shipped and with
+    /// this list of users. It differs from the shipped file only in paths and addresses.
+    pub(crate) fn shipped(cluster: &Postgres, users: &str) -> Self {
+        let (directory, port) = (own_directory(), free_port());
+        let mut bouncer = Self { port, settings: Vec::new(), directory, child: None };
+        for (name, file) in [("certificate.pem", "server.crt"), ("key.pem", "server.key")] {
+            bouncer.write(name, &fs::read_to_string(cluster.data().join(file)).unwrap());
+        }
+        bouncer.write("userlist.txt", users);
+        let file = Path::new(env!("CARGO_MANIFEST_DIR")).join("deploy/cluster/pgbouncer.ini");
+        let here = bouncer.directory.path().display();
+        let mut text = fs::read_to_string(file).unwrap();
+        for (from, to) in [
+            ("port=5432", format!("port={}", cluster.port)),
+            ("listen_addr = *", "listen_addr = 127.0.0.1".to_owned()),
+            ("listen_port = 6432", format!("listen_port = {port}")),
+            ("/etc/pgbouncer/", format!("{here}/")),
+            ("/var/log/postgresql/pgbouncer.log", format!("{here}/log")),
+            ("/var/run/postgresql", here.to_string()),
+        ] {
+            assert!(text.contains(from), "{from} is not in {text}");
+            text = text.replace(from, &to);
+        }
+        bouncer.write("pgbouncer.ini", &text);
         bouncer.start_again();
         bouncer
     }

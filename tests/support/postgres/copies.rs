@@ -1,5 +1,6 @@
 //! Copies of a cluster: standbys, backups and dumps.
 
+use std::path::Path;
 use std::process::Command;
 
 use super::{DATABASE, Postgres, QUIET, Role, as_owner, client, own_directory};
@@ -18,6 +19,15 @@ impl Postgres {
     /// Returns a base backup as a cluster that has not been started.
     pub(crate) fn base_backup(&self) -> Self {
         self.backed_up(&[])
+    }
+
+    /// Returns a cluster that has not been started, whose files a command makes in the directory that
+    /// `make` gets. The command runs as the user who owns the clusters.
+    pub(crate) fn copied_by(&self, make: impl FnOnce(&Path) -> Command) -> Self {
+        let copy = self.beside();
+        let command = make(&copy.data());
+        succeed(&mut as_owner(command, copy.directory.path()));
+        copy
     }
 
     fn backed_up(&self, more: &[&str]) -> Self {

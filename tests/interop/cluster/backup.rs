@@ -1,0 +1,186 @@
+//! Dumps and base backups, made and restored by the shipped scripts and the commands of the page.
+
+use std::fs;
+use std::path::PathBuf;
+use std::process::Command;
+
+use serde_json::json;
+use tempfile::TempDir;
+
+use super::Node;
+use super::databases::{Databases, REPLICA, binaries};
+use super::page::{commands, shell};
+use crate::deploy::shipped;
+use crate::postgres::nodes::{
+    ask, asserting, assertion, present, put, wait_until_accepted, wait_until_ready,
+};
+use crate::support::command::{Ended, run};
+use crate::support::home::{secret_of, set_mode};
+use crate::support::postgres::{
+    DATABASE, PROGRAMS, Postgres, Role, Stop, as_owner, give_to_owner, own_directory,
+};
+use crate::support::registry::client_json;
+use crate::support::status::{assert_revoked, is_active, revoke, token_of};
+use crate::support::{Signer, wait_until};
+
+/// A directory of the user `postgres`: the scripts, what they need, and the backups.
+struct Vault {
+    directory: TempDir,
+}
+
+impl Vault {
+    fn of(databases: &Databases) -> Self {
+        let vault = Self { directory: own_directory() };
+        for script in ["backup", "restore"] {
+            fs::copy(shipped("cluster").join(script), vault.path(script)).unwrap();
+        }
+        for file in ["database-ca.pem", "master.key"] {
+            fs::copy(databases.office.path(file), vault.path(file)).unwrap();
+        }
+        let (owner, replica) = (Role::Owner, REPLICA);
+        let line = format!(
+            "*:*:*:{}:{}\n*:*:*:{}:{}\n",
+            owner.name(),
+            owner.password(),
+            replica.0,
+            replica.1
+        );
+        fs::write(vault.path("pgpass"), line).unwrap();
+        set_mode(&vault.path("pgpass"), 0o600);
+        for file in fs::read_dir(vault.directory.path()).unwrap() {
+            give_to_owner(&file.unwrap().path());
+        }
+        vault
+    }
+
+    fn path(&self, name: &str) -> PathBuf {
+        self.directory.path().join(name)
+    }
+
+    /// Returns the commands below a heading, with the backups in this directory.
+    fn commands(&self, heading: &str, data: Option<&str>) -> [String; 2] {
+        let backups = self.directory.path().to_str().unwrap();
+        let data = data.map(|data| ("/var/lib/postgresql/15/main", data));
+        let edits: Vec<_> = [("/var/backups", backups)].into_iter().chain(data).collect();
+        commands(heading, &edits).try_into().unwrap()
+    }
+
+    /// Returns a shell in which libpq finds `server` and the password of `role`.
+    fn shell(&self, server: &Postgres, role: &str, script: &str) -> Command {
+        let mut shell = shell(script);
+        let here = self.directory.path().display();
+        let path = format!("{here}:{}:{PROGRAMS}:/usr/bin:/bin", binaries().display());
+        let url = format!(
+            "postgres://{}@localhost:{}/{DATABASE}?sslmode=verify-full&passfile={here}/pgpass",
+            Role::Owner.name(),
+            server.port
+        );
+        shell.env_clear().env("PATH", path).env("PGPORT", server.port.to_string());
+        shell.envs([("PGHOST", "localhost"), ("PGUSER", role), ("PGSSLMODE", "verify-full")]);
+        if role == Role::Owner.name() {
+            shell.env("PGDATABASE", DATABASE);
+        }
+        for (variable, file) in [
+            ("PGPASSFILE", "pgpass"),
+            ("PGSSLROOTCERT", "database-ca.pem"),
+            ("GRANTD_STORE__CA_FILE", "database-ca.pem"),
+            ("GRANTD_STORE__MASTER_KEY_FILE", "master.key"),
+        ] {
+            shell.env(variable, self.path(file));
+        }
+        shell.env("GRANTD_STORE_URL", url);
+        as_owner(shell, self.directory.path())
+    }
+
+    fn run(&self, server: &Postgres, role: &str, script: &str) -> Ended {
+        run(self.shell(server, role, script))
+    }
+}
+
+/// A dump that is made on the standby is restored beside running nodes. They write back what they know
+/// of revocations, and accept nothing twice.
+#[test]
+fn a_restored_dump_brings_back_clients_and_no_revoked_token() {
+    let signer = Signer::es256();
+    let databases = Databases::start();
+    let Databases { primary, standby, office } = &databases;
+    let vault = Vault::of(&databases);
+    let owner = Role::Owner.name();
+    put(primary, &client_json("kept", &json!({})));
+    put(primary, &asserting(&signer));
+    let url = databases.url(Role::Node, [primary.port, standby.port]);
+    let nodes = Node::three(&url, Some(office));
+    let at = nodes.each_ref().map(|node| node.program.address);
+    wait_until_accepted(&nodes[0].program, &signer);
+    let used = assertion(&signer, "used");
+    assert_eq!(present(at[0], &used).status, 200);
+    standby.catch_up_with(primary);
+
+    let [dump, _] = vault.commands("Backup", None);
+    vault.run(standby, owner, &dump).assert_fine();
+    let file = vault.path("grantd.dump");
+    assert_eq!(fs::metadata(&file).unwrap().permissions(), mode_600());
+    let again = vault.run(primary, owner, &dump);
+    again.assert_error(1, &["backup: ", "exists already"]);
+    let later = client_json("later", &json!({}));
+    put(primary, &later);
+    let token = token_of(at[1], "kept");
+    assert_revoked(&revoke(at[2], "kept", &token));
+    wait_until(|| at.iter().all(|at| !is_active(*at, "kept", &token)));
+    wait_until(|| at.iter().all(|at| ask(*at, "later", &secret_of("later")).status == 200));
+
+    // A schema is never overwritten.
+    let restore = format!("restore {}", file.display());
+    let refused = vault.run(primary, owner, &restore);
+    refused.assert_error(1, &["the database has a schema grantd"]);
+    let [restore, _] = vault.commands("Restore", Some("unused"));
+    assert!(vault.run(primary, owner, &restore).assert_fine().contains("\"clients\":3"));
+    for at in &at {
+        wait_until(|| ask(*at, "later", &secret_of("later")).status == 400);
+        assert_eq!(ask(*at, "kept", &secret_of("kept")).status, 200);
+        assert!(!is_active(*at, "kept", &token));
+        present(*at, &used).assert_refused(400, "invalid_client");
+    }
+    nodes.iter().for_each(|node| wait_until_ready(&node.program));
+    wait_until(|| primary.psql("select count(*) from grantd.revocation") == "1");
+    wait_until_accepted(&nodes[1].program, &signer);
+    present(at[2], &used).assert_refused(400, "invalid_client");
+    assert_eq!(primary.psql("select count(*) from grantd_before.client"), "4");
+}
+
+fn mode_600() -> fs::Permissions {
+    use std::os::unix::fs::PermissionsExt as _;
+    fs::Permissions::from_mode(0o100_600)
+}
+
+/// A base backup becomes a primary of a timeline of its own, so the nodes use it and no other.
+#[test]
+fn a_restored_base_backup_is_a_primary_that_the_nodes_use() {
+    let mut databases = Databases::start();
+    let vault = Vault::of(&databases);
+    put(&databases.primary, &client_json("kept", &json!({})));
+    let [_, base] = vault.commands("Backup", None);
+    vault.run(&databases.primary, REPLICA.0, &base).assert_fine();
+    let url = databases.url(Role::Node, [databases.primary.port; 2]);
+    let node = Node::start(&url, Some(&databases.office));
+    let at = node.program.address;
+    put(&databases.primary, &client_json("later", &json!({})));
+    let token = token_of(at, "kept");
+    assert_revoked(&revoke(at, "kept", &token));
+    wait_until(|| ask(at, "later", &secret_of("later")).status == 200);
+
+    databases.primary.stop(Stop::Fast);
+    let mut restored = databases.primary.copied_by(|data| {
+        let [_, unpack] = vault.commands("Restore", Some(data.to_str().unwrap()));
+        let unpack = format!("mkdir -m 0700 {0} {0}/pg_wal; {unpack}", data.display());
+        vault.shell(&databases.primary, REPLICA.0, &unpack)
+    });
+    restored.port = databases.primary.port;
+    restored.start_again();
+    wait_until(|| ask(at, "later", &secret_of("later")).status == 400);
+    wait_until_ready(&node.program);
+    assert!(!is_active(at, "kept", &token));
+    wait_until(|| restored.psql("select count(*) from grantd.revocation") == "1");
+    let timeline = "select substr(pg_walfile_name(pg_current_wal_insert_lsn()), 1, 8)";
+    assert_eq!(restored.psql(timeline), "00000002");
+}
