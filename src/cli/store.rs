@@ -9,7 +9,7 @@ use serde_json::json;
 
 use crate::cli::error::CliError;
 use crate::cli::output::print;
-use crate::cli::store::arguments::{FilesArg, StoreArgs};
+use crate::cli::store::arguments::{FilesArg, ImportArgs, StateArg, StoreArgs};
 use crate::random::Random;
 use crate::store::postgres::failure::Failure;
 use crate::store::postgres::rekey::{self, Rekeyed};
@@ -38,15 +38,16 @@ pub(super) enum StoreCommand {
     /// To replace a master key: append the new one to the master key file of every server, and
     /// restart them; put it first; run this command; then remove the old one.
     Rekey(StoreArgs),
-    /// Fill an empty store from files. Copies all of them or none.
+    /// Fill an empty store from files. Copies all clients and keys or none.
     ///
     /// Copies the clients, and the signing keys with their times. A `jwks` that names a file is
     /// replaced by the keys in the file. If the store holds exactly this already, changes nothing.
+    /// Revocations are copied first, and added to those in the store.
     Import {
         #[command(flatten)]
         store: StoreArgs,
         #[command(flatten)]
-        files: FilesArg,
+        from: ImportArgs,
     },
     /// Write the store to new files, which `serve` reads. Writes all of them or none.
     Export {
@@ -54,6 +55,8 @@ pub(super) enum StoreCommand {
         store: StoreArgs,
         #[command(flatten)]
         files: FilesArg,
+        #[command(flatten)]
+        state: StateArg,
     },
 }
 
@@ -62,8 +65,10 @@ pub(super) fn run(command: StoreCommand) -> Result<(), CliError> {
         StoreCommand::Migrate { store, node_role } => migrate(store, node_role.as_deref()),
         StoreCommand::Status(store) => show(store),
         StoreCommand::Rekey(store) => rekey(store),
-        StoreCommand::Import { store, files } => import::import(store, &files),
-        StoreCommand::Export { store, files } => export::export(store, &files),
+        StoreCommand::Import { store, from } => import::import(store, &from),
+        StoreCommand::Export { store, files, state } => {
+            export::export(store, &files, state.state.as_deref())
+        }
     }
 }
 

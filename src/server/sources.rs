@@ -141,7 +141,6 @@ fn of_store(config: &Config, clock: &Clock, random: &Random) -> Result<Sources, 
     let admin_token = files::admin_token(&config.live)?;
     let audit = audit(config)?;
     let startup = &config.startup;
-    warn_of_files(&startup.state);
     let open = || -> Result<_, StartError> {
         let opened = Node::open(Opening { startup, clock, random, audit: audit.clone() });
         let mut node = opened.map_err(StartError::Files)?;
@@ -157,6 +156,7 @@ fn of_store(config: &Config, clock: &Clock, random: &Random) -> Result<Sources, 
         let opening = thread::Builder::new().spawn_scoped(scope, open)?;
         opening.join().unwrap_or_else(|panic| resume_unwind(panic))
     })?;
+    warn_of_file(&startup.state, &node.revocations, clock);
     let now = clock.now();
     let lifetimes = Recorded::read(&startup.state)?.followed_by(&node.clients, now);
     let retention = retention(&config.live, &node.clients, &lifetimes);
@@ -181,16 +181,19 @@ fn of_store(config: &Config, clock: &Clock, random: &Random) -> Result<Sources, 
     })
 }
 
-/// Warns of revocations that a server with files has left in `state`.
+/// Warns of revocations that a server with files has left in `state` and that are not in the store.
 #[cfg(feature = "postgres")]
-fn warn_of_files(state: &Path) {
+fn warn_of_file(state: &Path, revocations: &Revocations, clock: &Clock) {
     let file = Revocations::file(state);
-    if file.exists() {
-        warn!(
-            "{}: the revocations in this file are not in force, because store.url is set: revoke \
-             their tokens again, and delete the file",
-            file.display()
-        );
+    match revocations.missing_of_file(state, clock) {
+        Ok(0) => {}
+        Ok(missing) => warn!(
+            "{}: {missing} revocations in this file are not in force, because store.url is set: \
+             run `grantd store import --state {}`",
+            file.display(),
+            state.display()
+        ),
+        Err(fault) => warn!("{fault}"),
     }
 }
 

@@ -29,6 +29,8 @@ use crate::state::group_commit::GroupCommit;
 use crate::state::revocations::file::RevocationFile;
 pub use crate::state::revocations::key::RevocationKey;
 use crate::state::revocations::ledger::{Ledger, Medium, Revocation, Shared};
+#[cfg(feature = "postgres")]
+use crate::state::revocations::revoked::{Revoked, Row};
 use crate::state::shares::client_tag;
 use crate::telemetry::audit::Audit;
 use crate::time::UnixTime;
@@ -92,6 +94,28 @@ impl Revocations {
     /// A [`Fault`] if the file cannot be locked, read or written, or a line of it is invalid.
     pub fn check(directory: &Path) -> Result<(), Fault> {
         file::check(directory)
+    }
+
+    /// Returns the number of revocations and cut-offs in the file in `directory` that are not in force
+    /// here.
+    ///
+    /// # Errors
+    ///
+    /// A [`Fault`] if the file cannot be read, or a line of it is invalid.
+    #[cfg(feature = "postgres")]
+    pub(crate) fn missing_of_file(&self, directory: &Path, clock: &Clock) -> Result<usize, Fault> {
+        let now = clock.now();
+        let file = file::read(directory, clock.clone())?;
+        let own = &self.shared.revoked;
+        let is_cut_off = |client, until| until <= now || own.cut_off(client) >= until;
+        let cut_offs = file.revoked.cut_offs();
+        let mut missing =
+            cut_offs.into_iter().filter(|(client, until)| !is_cut_off(*client, *until)).count();
+        file.revoked.for_each(|Row { key, expires_at, owner }| {
+            let is_covered = owner.is_some_and(|owner| is_cut_off(owner, expires_at));
+            missing += usize::from(expires_at > now && !is_covered && !own.contains(&key));
+        });
+        Ok(missing)
     }
 
     /// Whether the token with this key was revoked, alone or with all tokens of its client that
@@ -168,6 +192,24 @@ impl fmt::Debug for Revocations {
     fn fmt(&self, f: &mut fmt::Formatter<'_>) -> fmt::Result {
         f.debug_struct("Revocations").field("len", &self.len()).finish_non_exhaustive()
     }
+}
+
+/// Reads the revocations and cut-offs in the file in `directory`. There are none if there is no file.
+///
+/// # Errors
+///
+/// A [`Fault`] if the file cannot be read, or a line of it is invalid.
+#[cfg(feature = "postgres")]
+pub(crate) fn read_file(directory: &Path, clock: &Clock) -> Result<Arc<Shared>, Fault> {
+    file::read(directory, clock.clone())
+}
+
+/// Returns the text of a file that holds what is in `revoked`.
+#[cfg(feature = "postgres")]
+pub(crate) fn text_of(revoked: &Revoked) -> String {
+    let mut text = String::new();
+    file::write_all(revoked, &mut text);
+    text
 }
 
 #[cfg(test)]

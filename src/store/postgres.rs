@@ -9,6 +9,7 @@ pub mod failure;
 pub mod follow;
 mod framing;
 pub mod keys;
+mod lost;
 pub mod node;
 mod password;
 pub mod rekey;

@@ -3,8 +3,10 @@
 mod commands;
 mod faults;
 mod impostor;
+mod lost;
 mod manual;
 mod missed;
+mod moving;
 pub(crate) mod nodes;
 mod snapshot;
 pub(crate) mod store;

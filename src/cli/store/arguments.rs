@@ -30,6 +30,29 @@ pub(crate) struct FilesArg {
     pub(super) keys: PathBuf,
 }
 
+#[derive(Args, Debug)]
+pub(crate) struct ImportArgs {
+    /// Client registry.
+    #[arg(long, value_name = "FILE", value_hint = ValueHint::FilePath)]
+    #[arg(required_unless_present = "state", requires = "keys")]
+    pub(super) clients: Option<PathBuf>,
+    /// Directory of signing keys.
+    #[arg(long, value_name = "DIRECTORY", value_hint = ValueHint::DirPath)]
+    #[arg(required_unless_present = "state", requires = "clients")]
+    pub(super) keys: Option<PathBuf>,
+    /// State directory of the servers that have used the files: adds its revocations to those in the
+    /// store. Without --clients and --keys, the store need not be empty.
+    #[arg(long, value_name = "DIRECTORY", value_hint = ValueHint::DirPath)]
+    pub(super) state: Option<PathBuf>,
+}
+
+#[derive(Args, Debug)]
+pub(crate) struct StateArg {
+    /// New state directory: gets the revocations.
+    #[arg(long, value_name = "DIRECTORY", value_hint = ValueHint::DirPath)]
+    pub(super) state: Option<PathBuf>,
+}
+
 impl StoreArgs {
     /// Connects to the store. Returns its settings, too.
     pub(super) fn connect(self) -> Result<(StoreSettings, Database), CliError> {

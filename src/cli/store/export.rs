@@ -8,23 +8,40 @@ use serde_json::json;
 use crate::cli::error::CliError;
 use crate::cli::output::print;
 use crate::cli::store::arguments::{FilesArg, StoreArgs};
+use crate::clock::Clock;
 use crate::fault::Fault;
 use crate::fs::whole_file;
 use crate::registry::client_file;
+use crate::state::revocations::{Revocations, text_of};
 use crate::store::postgres::schema;
 use crate::store::postgres::seal::MasterKeys;
 use crate::store::postgres::transfer::{self, Contents};
 
-pub(super) fn export(store: StoreArgs, files: &FilesArg) -> Result<(), CliError> {
+pub(super) fn export(
+    store: StoreArgs,
+    files: &FilesArg,
+    state: Option<&Path>,
+) -> Result<(), CliError> {
     let FilesArg { clients: registry, keys: directory } = files;
-    require_new(registry, directory)?;
+    let revocations = state.map(Revocations::file);
+    require_new(registry, directory, revocations.as_deref())?;
     let (settings, mut database) = store.connect()?;
     let master_keys = MasterKeys::load(&settings)?;
     schema::require(&mut database)?;
     let Contents { clients, keys } = transfer::export(&mut database, &master_keys)?;
     let entries: Vec<_> = clients.iter().map(|(_, entry)| entry.as_str()).collect();
     let text = client_file::append_entries(registry, None, &entries)?;
+    let mut line =
+        json!({ "store": database.name(), "clients": clients.len(), "keys": keys.len() });
     let mut written = Written::default();
+    if let (Some(state), Some(file)) = (state, revocations) {
+        let shared = transfer::export_revoked(&mut database, Clock::system().now())?;
+        let revoked = &shared.revoked;
+        line["revocations"] = json!(revoked.len());
+        line["cut_offs"] = json!(revoked.cut_offs().len());
+        written.create_directory(state)?;
+        written.create(file, text_of(revoked).as_bytes())?;
+    }
     written.create_directory(directory)?;
     for (key_id, document) in &keys {
         written.create(directory.join(format!("{key_id}.pem")), document.as_bytes())?;
@@ -32,14 +49,16 @@ pub(super) fn export(store: StoreArgs, files: &FilesArg) -> Result<(), CliError>
     // The registry is the last file: if it is there, the export is complete.
     written.create(registry.clone(), text.as_bytes())?;
     written.keep();
-    print(json!({ "store": database.name(), "clients": clients.len(), "keys": keys.len() }))
+    print(line)
 }
 
 /// Refuses to write where files are already.
-fn require_new(registry: &Path, directory: &Path) -> Result<(), Fault> {
+fn require_new(registry: &Path, directory: &Path, revocations: Option<&Path>) -> Result<(), Fault> {
     let problem = "exists already: export to a new place";
-    if registry.symlink_metadata().is_ok() {
-        return Err(Fault::new(registry, problem));
+    for file in revocations.into_iter().chain([registry]) {
+        if file.symlink_metadata().is_ok() {
+            return Err(Fault::new(file, problem));
+        }
     }
     match std::fs::read_dir(directory) {
         Ok(mut entries) => match entries.next() {
@@ -55,7 +74,7 @@ fn require_new(registry: &Path, directory: &Path) -> Result<(), Fault> {
 #[derive(Default)]
 struct Written {
     files: Vec<PathBuf>,
-    directory: Option<PathBuf>,
+    directories: Vec<PathBuf>,
 }
 
 impl Written {
@@ -63,7 +82,7 @@ impl Written {
         let is_new = !directory.exists();
         whole_file::create_directory(directory)
             .map_err(|error| Fault::cannot("created", directory, &error))?;
-        self.directory = is_new.then(|| directory.to_owned());
+        self.directories.extend(is_new.then(|| directory.to_owned()));
         Ok(())
     }
 
@@ -76,7 +95,7 @@ impl Written {
 
     fn keep(mut self) {
         self.files.clear();
-        self.directory = None;
+        self.directories.clear();
     }
 }
 
@@ -86,7 +105,7 @@ impl Drop for Written {
         for file in &self.files {
             let _ = std::fs::remove_file(file);
         }
-        if let Some(directory) = &self.directory {
+        for directory in &self.directories {
             let _ = std::fs::remove_dir(directory);
         }
     }

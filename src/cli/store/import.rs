@@ -1,40 +1,68 @@
 //! `grantd store import`.
 
 use std::path::Path;
+use std::sync::Arc;
 
 use serde_json::{Map, Value, json};
 use zeroize::Zeroizing;
 
 use crate::cli::error::CliError;
 use crate::cli::output::print;
-use crate::cli::store::arguments::{FilesArg, StoreArgs};
+use crate::cli::store::arguments::{ImportArgs, StoreArgs};
+use crate::clock::Clock;
 use crate::fault::Fault;
-use crate::fs::whole_file;
+use crate::fs::whole_file::{self, Lock};
 use crate::keys::directory::KeyDirectory;
 use crate::keys::key_file;
 use crate::keys::key_store::StoredKeys;
 use crate::random::Random;
 use crate::registry::client_file::{self, edit};
+use crate::state::revocations::ledger::Shared;
+use crate::state::revocations::read_file;
 use crate::store::postgres::schema;
 use crate::store::postgres::seal::MasterKeys;
 use crate::store::postgres::transfer::{self, Contents, Imported};
 
-pub(super) fn import(store: StoreArgs, files: &FilesArg) -> Result<(), CliError> {
-    let FilesArg { clients, keys } = files;
+pub(super) fn import(store: StoreArgs, from: &ImportArgs) -> Result<(), CliError> {
+    let ImportArgs { clients, keys, state } = from;
+    let clock = Clock::system();
+    let state = state.as_deref().map(|state| read_state(state, &clock)).transpose()?;
+    let files = clients.as_deref().zip(keys.as_deref());
     // No other command may change the files while they are copied.
-    let _registry =
-        whole_file::lock(clients).map_err(|it| Fault::cannot("locked", clients, &it))?;
-    let _keys =
-        whole_file::lock_directory(keys).map_err(|it| Fault::cannot("locked", keys, &it))?;
-    let contents = Contents { clients: read_clients(clients)?, keys: read_keys(keys)? };
+    let _locks = files.map(|(clients, keys)| lock(clients, keys)).transpose()?;
+    let read = |(clients, keys)| -> Result<_, Vec<Fault>> {
+        Ok(Contents { clients: read_clients(clients)?, keys: read_keys(keys)? })
+    };
+    let contents = files.map(read).transpose()?;
     let (settings, mut database) = store.connect()?;
-    let master_keys = MasterKeys::load(&settings)?;
     schema::require(&mut database)?;
-    let done = transfer::import(&mut database, &contents, &master_keys, &Random::system())?;
-    print(json!({
-        "store": database.name(), "clients": contents.clients.len(), "keys": contents.keys.len(),
-        "imported": done == Imported::All,
-    }))
+    let mut line = json!({ "store": database.name() });
+    if let Some(state) = state {
+        let (revocations, cut_offs) = transfer::import_revoked(&mut database, &state)?;
+        line["revocations"] = json!(revocations);
+        line["cut_offs"] = json!(cut_offs);
+    }
+    if let Some(contents) = contents {
+        let master_keys = MasterKeys::load(&settings)?;
+        let done = transfer::import(&mut database, &contents, &master_keys, &Random::system())?;
+        line["clients"] = json!(contents.clients.len());
+        line["keys"] = json!(contents.keys.len());
+        line["imported"] = json!(done == Imported::All);
+    }
+    print(line)
+}
+
+/// Reads the revocations in a state directory.
+fn read_state(state: &Path, clock: &Clock) -> Result<Arc<Shared>, Fault> {
+    // A mistyped name must not look like a directory without revocations.
+    std::fs::read_dir(state).map_err(|error| Fault::cannot("read", state, &error))?;
+    read_file(state, clock)
+}
+
+fn lock(clients: &Path, keys: &Path) -> Result<[Lock; 2], Fault> {
+    let registry = whole_file::lock(clients).map_err(|it| Fault::cannot("locked", clients, &it))?;
+    let keys = whole_file::lock_directory(keys).map_err(|it| Fault::cannot("locked", keys, &it))?;
+    Ok([registry, keys])
 }
 
 /// Reads the entry of each client, in the order of the file.

@@ -22,7 +22,7 @@ use crate::state::earlier_release::{left_lock, none_has_begun};
 use crate::state::group_commit::LOCK_WAIT;
 use crate::state::revocations::ledger::{Medium, Shared, is_over};
 use crate::state::revocations::line::{self, CURRENT, Line, Link, link_of};
-use crate::state::revocations::revoked::Row;
+use crate::state::revocations::revoked::{Revoked, Row};
 use crate::state::shares::ClientTag;
 use crate::time::UnixTime;
 
@@ -49,14 +49,7 @@ impl RevocationFile {
     /// Reads the file in `directory`. If it cannot be locked, logs a warning and reads it without a
     /// lock.
     pub(super) fn open(directory: &Path, clock: Clock, shared: Arc<Shared>) -> Result<Self, Fault> {
-        let mut file = Self {
-            log: SharedLog::new(path(directory), directory.join(LOCKED)),
-            had_left: false,
-            shared,
-            owners: HashMap::new(),
-            is_incomplete: true,
-            clock,
-        };
+        let mut file = Self::in_directory(directory, clock, shared);
         let directory = directory.display();
         let lock = file.lock(LOCK_WAIT);
         let cannot = |error| Fault::cannot("locked", file.log.path(), error);
@@ -77,6 +70,18 @@ impl RevocationFile {
             file.note(file.try_open());
         }
         Ok(file)
+    }
+
+    /// Names the file in `directory`. Reads and creates nothing.
+    fn in_directory(directory: &Path, clock: Clock, shared: Arc<Shared>) -> Self {
+        Self {
+            log: SharedLog::new(path(directory), directory.join(LOCKED)),
+            had_left: false,
+            shared,
+            owners: HashMap::new(),
+            is_incomplete: true,
+            clock,
+        }
     }
 
     /// Notes whether revocations can be written.
@@ -191,11 +196,7 @@ impl RevocationFile {
     fn put(&mut self, fresh: &[Row]) -> (usize, io::Result<()>) {
         let mut text = String::with_capacity((fresh.len() + 1) * ROW_BYTES);
         if self.is_incomplete || self.log.lines() > self.most() {
-            Line::Version(CURRENT).write(&mut text);
-            for (client, time) in self.shared.revoked.cut_offs() {
-                Line::CutOff(client, time).write(&mut text);
-            }
-            self.shared.revoked.for_each(|row| write_row(&row, &mut text));
+            write_all(&self.shared.revoked, &mut text);
             fresh.iter().for_each(|row| write_row(row, &mut text));
             let result = self.log.replace(&text);
             self.is_incomplete = result.is_err();
@@ -269,11 +270,27 @@ impl Medium for RevocationFile {
     }
 }
 
+/// Appends the beginning of a file that holds what is in `revoked`.
+pub(super) fn write_all(revoked: &Revoked, text: &mut String) {
+    Line::Version(CURRENT).write(text);
+    for (client, time) in revoked.cut_offs() {
+        Line::CutOff(client, time).write(text);
+    }
+    revoked.for_each(|row| write_row(&row, text));
+}
+
 fn write_row(row: &Row, text: &mut String) {
     if let Some(owner) = row.owner {
         Line::Owner(link_of(&row.key), owner, row.expires_at).write(text);
     }
     Line::Token(row.key, row.expires_at).write(text);
+}
+
+/// Reads what the file in `directory` holds, if there is one.
+pub(super) fn read(directory: &Path, clock: Clock) -> Result<Arc<Shared>, Fault> {
+    let shared = Arc::<Shared>::default();
+    RevocationFile::in_directory(directory, clock, Arc::clone(&shared)).learn()?;
+    Ok(shared)
 }
 
 /// Checks that the file of revocations in `directory`, if it exists, can be locked, read and written,

@@ -7,7 +7,7 @@
 //! In a new epoch, and after an absence that is longer than the outbox reaches back, everything is
 //! read anew and compared with what is in force.
 
-use std::collections::HashSet;
+use std::collections::{HashMap, HashSet};
 use std::mem::take;
 use std::panic::{AssertUnwindSafe, catch_unwind};
 use std::sync::Arc;
@@ -22,18 +22,20 @@ use crate::fault::Fault;
 use crate::keys::signing_key::SigningKey;
 use crate::registry::clients::{Registry, Update};
 use crate::signing::worker::lower_priority;
-use crate::state::revocations::ledger::Shared;
+use crate::state::revocations::ledger::{Shared, is_over};
 use crate::state::secret_uses::SecretUses;
 use crate::state::store_health::StoreHealth;
+use crate::store::postgres::birth;
 use crate::store::postgres::changed::Changed;
 use crate::store::postgres::database::{BULK_LIMIT, Database, REQUEST_LIMIT, Type};
 use crate::store::postgres::failure::Failure;
+use crate::store::postgres::lost::Differences;
+use crate::store::postgres::revocations::{self, Unpolled};
 use crate::store::postgres::rows::{self, Entry, Faulty};
 use crate::store::postgres::seal::MasterKeys;
 use crate::store::postgres::secret_uses::SecretUseRows;
 use crate::store::postgres::snapshot_file::{Item, LONGEST_WAIT, SnapshotFile, Source};
 use crate::store::postgres::upkeep::Upkeep;
-use crate::store::postgres::{birth, revocations};
 use crate::time::UnixTime;
 
 /// Follows the store.
@@ -42,12 +44,12 @@ pub struct Follower {
     pub(super) master_keys: Arc<MasterKeys>,
     /// The copy of the store from which a server starts while the database is away.
     pub(super) snapshot_file: SnapshotFile,
-    /// The store as its URL describes it.
+    /// The store as this server knew it last.
     pub(super) source: Source,
-    /// The system's identifier in the snapshot from which this server has started.
-    pub(super) system: Option<String>,
     pub(super) health: Arc<StoreHealth>,
     pub(super) revoked: Arc<Shared>,
+    /// What this server has written since the last poll.
+    pub(super) unpolled: Unpolled,
     pub(super) secret_uses: Arc<SecretUses>,
     pub(super) clock: Clock,
     /// The time between two polls.
@@ -103,7 +105,7 @@ impl Position {
         Err(birth::missing(database.name()))
     }
 
-    /// Returns the store of this position, of which `known` is known by its URL.
+    /// Returns the store of this position. Its hosts are those of `known`.
     pub(super) fn source(
         &self,
         database: &mut Database,
@@ -114,11 +116,6 @@ impl Position {
         let (epoch, since) = (self.epoch.clone(), self.since);
         let timelines = database.timelines();
         Ok(Source { system, epoch, since, timelines, ..known.clone() })
-    }
-
-    /// When the epoch began.
-    pub(super) fn since(&self) -> UnixTime {
-        self.since
     }
 }
 
@@ -139,6 +136,8 @@ impl Follower {
             loop {
                 // The last poll brings what this server has just revoked into the snapshot.
                 if is_last && !self.health.is_up() {
+                    let unpolled = take(&mut *self.unpolled.lock());
+                    self.keep_unpolled(&unpolled);
                     return;
                 }
                 if catch_unwind(AssertUnwindSafe(|| self.turn(&mut sink))).is_err() {
@@ -166,7 +165,11 @@ impl Follower {
         if self.snapshot_file.is_base_needed() {
             self.position = None;
         }
+        let unpolled = take(&mut *self.unpolled.lock());
         let done = self.poll(sink);
+        if done.is_err() {
+            self.keep_unpolled(&unpolled);
+        }
         self.health.note_uncached(self.snapshot_file.problem());
         match &done {
             Ok(()) => {
@@ -188,6 +191,13 @@ impl Follower {
             }
             self.drop_over(now);
         }
+    }
+
+    /// Adds what this server has written to the snapshot: the store may be lost before a poll brings
+    /// it.
+    fn keep_unpolled(&mut self, unpolled: &[Item<'static>]) {
+        unpolled.iter().for_each(|item| self.snapshot_file.add(item));
+        self.snapshot_file.hand_over();
     }
 
     fn poll(&mut self, sink: &mut Sink) -> Result<(), Failure> {
@@ -325,8 +335,10 @@ impl Follower {
     fn read_anew(&mut self, sink: &mut Sink) -> Result<(), Failure> {
         let now = self.clock.now();
         let position = Position::begin(&mut self.database)?;
-        self.begin_snapshot(&position)?;
-        self.read_revoked_anew()?;
+        let source = position.source(&mut self.database, &self.source)?;
+        self.snapshot_file.begin(source.clone());
+        resync_revoked(&mut self.database, &self.revoked, &mut self.snapshot_file, now)?;
+        let keys_before = self.snapshot_file.key_ids();
         let keys = self.read_keys()?;
         let registered = (sink.registered)();
         // The clients of the registry that are not in the store, until they are found there.
@@ -349,6 +361,27 @@ impl Follower {
         self.snapshot_file.end_base(now);
         let (missing, differing) = found.into_inner();
         self.faulty.clear();
+        if source.system != self.source.system {
+            warn!(
+                store = %self.database.name().display(),
+                "the store is not the one that this server has read before, or it was restored: its contents are in force now"
+            );
+        }
+        if source.epoch != self.source.epoch {
+            let mut differences = Differences::default();
+            missing.iter().for_each(|id| differences.clients_gone.add(id));
+            for (id, _) in differing.iter().filter(|(_, client)| client.is_ok()) {
+                match registered.get(id) {
+                    Some(_) => differences.clients_changed.add(id),
+                    None => differences.clients_new.add(id),
+                }
+            }
+            let left = self.snapshot_file.key_ids();
+            let before = keys_before.iter().map(String::as_str);
+            differences.note_keys(before, |id| left.iter().any(|key| key == id));
+            differences.report(self.database.name());
+        }
+        self.source = source;
         let gone = missing.len();
         let mut updates: Vec<_> = missing.into_iter().map(Update::Remove).collect();
         updates.extend(differing.into_iter().filter_map(|entry| self.judge(entry)));
@@ -365,56 +398,6 @@ impl Follower {
         Ok(())
     }
 
-    /// Begins a snapshot of all that is read from now on.
-    fn begin_snapshot(&mut self, position: &Position) -> Result<(), Failure> {
-        let source = position.source(&mut self.database, &self.source)?;
-        if self.system.take().is_some_and(|system| system != source.system) {
-            warn!(
-                store = %self.database.name().display(),
-                "the store is not the one whose snapshot this server has started from, or it was restored: its contents are in force now"
-            );
-        }
-        self.snapshot_file.begin(source);
-        Ok(())
-    }
-
-    /// Reads all revocations and cut-offs. Writes those back that this server knows and the store
-    /// has lost: a standby that was promoted may lack the last ones.
-    fn read_revoked_anew(&mut self) -> Result<(), Failure> {
-        let (mut known, mut cut_offs) = (HashSet::new(), HashSet::new());
-        let snapshot_file = &mut self.snapshot_file;
-        read_revoked(&mut self.database, &self.revoked, |item| {
-            snapshot_file.add(&item);
-            match item {
-                Item::Revoked(row) => drop(known.insert(row.key)),
-                Item::CutOff(client, until) => drop(cut_offs.insert((client, until))),
-                _ => {}
-            }
-        })?;
-        // A row that is over was dropped from the store, not lost.
-        self.revoked.drop_over(self.clock.now());
-        let mut lost = Vec::new();
-        self.revoked.revoked.for_each(|row| {
-            if !known.contains(&row.key) {
-                lost.push(row);
-            }
-        });
-        let mut lost_cut_offs = self.revoked.revoked.cut_offs();
-        lost_cut_offs.retain(|one| !cut_offs.contains(one));
-        if lost.is_empty() && lost_cut_offs.is_empty() {
-            return Ok(());
-        }
-        revocations::put_cut_offs(&mut self.database, &lost_cut_offs)?;
-        revocations::put(&mut self.database, &lost)?;
-        warn!(
-            store = %self.database.name().display(),
-            revocations = lost.len(),
-            cut_offs = lost_cut_offs.len(),
-            "the store had lost revocations that are in force here: they are written back"
-        );
-        Ok(())
-    }
-
     /// Drops revocations that are over from memory, now and then.
     fn drop_over(&mut self, now: Instant) {
         if now >= self.drop_due {
@@ -424,26 +407,60 @@ impl Follower {
     }
 }
 
-/// Reads all revocations and cut-offs into memory, and passes on each.
-pub(super) fn read_revoked(
+/// Reads all revocations and cut-offs into memory and into the snapshot. Writes those back that are in
+/// memory and that the store has lost: a standby that was promoted may lack the last ones.
+pub(super) fn resync_revoked(
     database: &mut Database,
-    into: &Shared,
-    mut each: impl FnMut(Item<'static>),
+    shared: &Shared,
+    snapshot_file: &mut SnapshotFile,
+    now: UnixTime,
 ) -> Result<(), Failure> {
+    let revoked = &shared.revoked;
+    let mut lost_cut_offs: HashMap<_, _> = revoked.cut_offs().into_iter().collect();
     database.for_each(ALL_CUT_OFFS, &[], BULK_LIMIT, |row| {
         if let Some((client, until)) = revocations::read_cut_off(&row)? {
-            into.revoked.insert_cut_off(client, until);
-            each(Item::CutOff(client, until));
+            if lost_cut_offs.get(&client).is_some_and(|own| *own <= until) {
+                lost_cut_offs.remove(&client);
+            }
+            revoked.insert_cut_off(client, until);
+            snapshot_file.add(&Item::CutOff(client, until));
         }
         Ok(())
     })?;
+    // What is over, or covered by a cut-off, was dropped from the store, not lost.
+    shared.drop_over(now);
+    lost_cut_offs.retain(|_, until| !is_over(*until, now));
+    let mut lost = HashSet::with_capacity(revoked.len());
+    revoked.for_each(|row| {
+        lost.insert(row.key);
+    });
     database.for_each(ALL_REVOKED, &[], BULK_LIMIT, |row| {
         if let Some(row) = revocations::read(&row)? {
-            each(Item::Revoked(row));
-            into.revoked.insert(row);
+            lost.remove(&row.key);
+            snapshot_file.add(&Item::Revoked(row));
+            revoked.insert(row);
         }
         Ok(())
-    })
+    })?;
+    if lost.is_empty() && lost_cut_offs.is_empty() {
+        return Ok(());
+    }
+    let mut rows = Vec::with_capacity(lost.len());
+    revoked.for_each(|row| {
+        if lost.contains(&row.key) {
+            rows.push(row);
+        }
+    });
+    let cut_offs: Vec<_> = lost_cut_offs.into_iter().collect();
+    revocations::put_cut_offs(database, &cut_offs)?;
+    revocations::put(database, &rows)?;
+    warn!(
+        store = %database.name().display(),
+        revocations = rows.len(),
+        cut_offs = cut_offs.len(),
+        "the store had lost revocations that are in force here: they are written back"
+    );
+    Ok(())
 }
 
 /// The thread that follows the store. It ends when this value is dropped.

@@ -24,7 +24,7 @@ use crate::state::uses::Uses;
 use crate::store::postgres::database::{BULK_LIMIT, Database};
 use crate::store::postgres::follow::Follower;
 use crate::store::postgres::keys::KeyRows;
-use crate::store::postgres::revocations::RevocationRows;
+use crate::store::postgres::revocations::{RevocationRows, Unpolled};
 use crate::store::postgres::rows;
 use crate::store::postgres::seal::MasterKeys;
 use crate::store::postgres::secret_uses::SecretUseRows;
@@ -111,8 +111,7 @@ impl Node {
             source: &source,
         };
         let known = if settings.cache { start.of_either(&path)? } else { start.of_store()? };
-        let Known { clients, faulty, keys, decoy_key, shared, position, since, away, system } =
-            known;
+        let Known { clients, faulty, keys, decoy_key, shared, position, source, away } = known;
         for fault in faulty.values() {
             error!(%fault, "this client is not served");
         }
@@ -132,9 +131,15 @@ impl Node {
         if let Some((age, problem)) = away {
             health = health.away_for(age, problem);
         }
-        health.note_epoch(since);
+        health.note_epoch(source.since);
         let health = Arc::new(health);
-        let rows = RevocationRows::new(for_revocations, Arc::clone(&shared), Arc::clone(&health));
+        let unpolled = Unpolled::default();
+        let rows = RevocationRows {
+            database: for_revocations,
+            shared: Arc::clone(&shared),
+            health: Arc::clone(&health),
+            unpolled: Arc::clone(&unpolled),
+        };
         let ledger =
             Ledger::new(rows, Arc::clone(&shared), limits.revocations, clock.clone(), audit);
         let revocations = Revocations::start(ledger, Arc::clone(&shared), &store)?;
@@ -153,9 +158,9 @@ impl Node {
             master_keys,
             snapshot_file,
             source,
-            system,
             health: Arc::clone(&health),
             revoked: shared,
+            unpolled,
             secret_uses: Arc::clone(&secret_uses),
             clock: clock.clone(),
             every: Duration::from_millis(settings.poll_ms),

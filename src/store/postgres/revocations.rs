@@ -7,6 +7,7 @@ use std::fmt;
 use std::io;
 use std::sync::Arc;
 
+use parking_lot::Mutex;
 use tracing::error;
 
 use crate::fault::Fault;
@@ -17,19 +18,18 @@ use crate::state::shares::ClientTag;
 use crate::state::store_health::StoreHealth;
 use crate::store::postgres::database::{Database, Parameter, REQUEST_LIMIT, Row as Answer, Type};
 use crate::store::postgres::failure::Failure;
+use crate::store::postgres::snapshot_file::Item;
 use crate::time::UnixTime;
+
+/// What this server has written, until a poll brings it.
+pub(super) type Unpolled = Arc<Mutex<Vec<Item<'static>>>>;
 
 /// Writes revocations and cut-offs as rows.
 pub(super) struct RevocationRows {
-    database: Database,
-    shared: Arc<Shared>,
-    health: Arc<StoreHealth>,
-}
-
-impl RevocationRows {
-    pub(super) fn new(database: Database, shared: Arc<Shared>, health: Arc<StoreHealth>) -> Self {
-        Self { database, shared, health }
-    }
+    pub(super) database: Database,
+    pub(super) shared: Arc<Shared>,
+    pub(super) health: Arc<StoreHealth>,
+    pub(super) unpolled: Unpolled,
 }
 
 impl Medium for RevocationRows {
@@ -58,7 +58,10 @@ impl Medium for RevocationRows {
 
     fn write(&mut self, rows: &[Row]) -> (usize, io::Result<()>) {
         match put(&mut self.database, rows) {
-            Ok(()) => (rows.len(), Ok(())),
+            Ok(()) => {
+                self.unpolled.lock().extend(rows.iter().copied().map(Item::Revoked));
+                (rows.len(), Ok(()))
+            }
             // If the rows were committed all the same, the next poll brings them.
             Err(failure) => (0, Err(io::Error::other(failure.to_string()))),
         }
@@ -66,7 +69,10 @@ impl Medium for RevocationRows {
 
     fn write_cut_off(&mut self, client: ClientTag, until: UnixTime) -> (bool, io::Result<()>) {
         match put_cut_offs(&mut self.database, &[(client, until)]) {
-            Ok(()) => (true, Ok(())),
+            Ok(()) => {
+                self.unpolled.lock().push(Item::CutOff(client, until));
+                (true, Ok(()))
+            }
             Err(failure) => (false, Err(io::Error::other(failure.to_string()))),
         }
     }

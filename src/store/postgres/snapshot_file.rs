@@ -30,6 +30,7 @@ use crate::signing::worker::lower_priority;
 use crate::store::postgres::rows::SealedKey;
 use crate::store::postgres::seal::MasterKeys;
 pub use crate::store::postgres::snapshot_file::items::{Item, Source};
+pub(super) use crate::store::postgres::snapshot_file::load::recall;
 pub use crate::store::postgres::snapshot_file::load::{Loaded, load, timelines};
 use crate::store::postgres::snapshot_file::log::{RECORD_BYTES, Sealing};
 use crate::store::postgres::snapshot_file::queue::{Message, Queue};
@@ -126,6 +127,11 @@ impl SnapshotFile {
         self.keys = keys;
     }
 
+    /// The ids of the signing keys that were added last.
+    pub(super) fn key_ids(&self) -> Vec<String> {
+        self.keys.iter().map(|(id, _)| id.clone()).collect()
+    }
+
     /// Adds the sealed decoy key, to each base that follows, too.
     pub fn set_decoy_key(&mut self, sealed: Vec<u8>) {
         self.add(&Item::DecoyKey(&sealed));
@@ -154,7 +160,8 @@ impl SnapshotFile {
         self.writing.as_ref()?.queue.problem()
     }
 
-    fn hand_over(&mut self) {
+    /// Hands over what was added.
+    pub fn hand_over(&mut self) {
         if !self.part.is_empty() {
             let part = take(&mut self.part);
             self.push(Message::Part(part));

@@ -1,6 +1,7 @@
 //! Reads the contents of the store at the start of a server, or, while the store is away, the
 //! snapshot.
 
+use std::collections::HashSet;
 use std::io::ErrorKind;
 use std::path::Path;
 use std::sync::Arc;
@@ -19,7 +20,8 @@ use crate::registry::clients::Registry;
 use crate::state::revocations::ledger::Shared;
 use crate::store::postgres::database::{Database, REQUEST_LIMIT, Type};
 use crate::store::postgres::failure::{Failure, FailureKind};
-use crate::store::postgres::follow::{Position, read_revoked};
+use crate::store::postgres::follow::{Position, resync_revoked};
+use crate::store::postgres::lost::Recalled;
 use crate::store::postgres::rows::{self, Faulty};
 use crate::store::postgres::schema;
 use crate::store::postgres::seal::{MasterKeys, Purpose};
@@ -35,12 +37,10 @@ pub(super) struct Known {
     pub(super) shared: Arc<Shared>,
     /// `None` if everything must be read anew when the store answers.
     pub(super) position: Option<Position>,
-    /// When the epoch of the store began.
-    pub(super) since: UnixTime,
+    /// The store from which it was read.
+    pub(super) source: Source,
     /// If the store is away: the age of what is known, and why it is away.
     pub(super) away: Option<(Duration, String)>,
-    /// The system's identifier in the snapshot, if that was read.
-    pub(super) system: Option<String>,
 }
 
 /// Why the store was not read.
@@ -95,7 +95,7 @@ impl Start<'_> {
     /// All [`Fault`]s.
     pub(super) fn of_either(&mut self, path: &Path) -> Result<Known, Vec<Fault>> {
         let read = match self.database.connect_within(LONGEST_CONNECT) {
-            Ok(()) => self.read(),
+            Ok(()) => self.read(Some(path)),
             Err(failure) => Err(failure.into()),
         };
         let failure = match read {
@@ -106,7 +106,7 @@ impl Start<'_> {
         match self.of_snapshot(path, &failure) {
             Ok(known) => Ok(known),
             // Without a snapshot, the store gets all the time that its URL grants.
-            Err(faults) => self.read().map_err(|unread| {
+            Err(faults) => self.read(None).map_err(|unread| {
                 let mut all = match unread {
                     Unread::Unusable(faults) => return faults,
                     Unread::Away(_) => vec![Fault::from(failure)],
@@ -126,31 +126,40 @@ impl Start<'_> {
     ///
     /// All [`Fault`]s.
     pub(super) fn of_store(&mut self) -> Result<Known, Vec<Fault>> {
-        Ok(self.read()?)
+        Ok(self.read(None)?)
     }
 
-    fn read(&mut self) -> Result<Known, Unread> {
+    /// Reads the store, and compares it with the snapshot in `path`.
+    fn read(&mut self, path: Option<&Path>) -> Result<Known, Unread> {
         let Self { database, master_keys, random, clock, snapshot_file, source } = self;
         schema::require(database)?;
         let now = clock.now();
         let position = Position::begin(database)?;
         let sealed_decoy_key = sealed_decoy_key(database, master_keys, random)?;
         let decoy_key = open_decoy_key(database.name(), master_keys, &sealed_decoy_key)?;
-        snapshot_file.begin(position.source(database, source)?);
-        snapshot_file.set_decoy_key(sealed_decoy_key);
+        let source = position.source(database, source)?;
         let shared = Arc::<Shared>::default();
-        read_revoked(database, &shared, |item| snapshot_file.add(&item))?;
+        let mut recalled = path.and_then(|path| recall(path, &source, master_keys, &shared));
+        snapshot_file.begin(source.clone());
+        snapshot_file.set_decoy_key(sealed_decoy_key);
+        resync_revoked(database, &shared, snapshot_file, now)?;
         let sealed = rows::sealed_keys(database)?;
         let (keys, faults) = rows::open_keys(database.name(), master_keys, &sealed);
         if !faults.is_empty() {
             return Err(Unread::Unusable(faults));
         }
+        let key_ids: HashSet<_> = sealed.iter().map(|(id, _)| id.clone()).collect();
         snapshot_file.add_keys(Some(sealed));
         let (clients, faulty) = rows::registry(database, &mut |id, entry| {
             snapshot_file.add(&Item::Client(id, entry));
+            if let Some(recalled) = &mut recalled {
+                recalled.compare(id, entry);
+            }
         })?;
         snapshot_file.end_base(now);
-        let since = position.since();
+        if let Some(recalled) = recalled {
+            recalled.report(database.name(), |id| key_ids.contains(id));
+        }
         Ok(Known {
             clients,
             faulty,
@@ -158,9 +167,8 @@ impl Start<'_> {
             decoy_key,
             shared,
             position: Some(position),
-            since,
+            source,
             away: None,
-            system: None,
         })
     }
 
@@ -189,11 +197,29 @@ impl Start<'_> {
             decoy_key,
             shared,
             position: None,
-            since: source.since,
+            // The hosts of the snapshot may be former ones.
+            source: Source { hosts: self.source.hosts.clone(), ..source },
             away: Some((Duration::from_secs(age), failure.to_string())),
-            system: Some(source.system),
         })
     }
+}
+
+/// Puts the revocations in the snapshot of an earlier epoch into `shared`, and returns its clients and
+/// keys: the store may have lost them. `None` if there is no such snapshot.
+fn recall(
+    path: &Path,
+    source: &Source,
+    master_keys: &Arc<MasterKeys>,
+    shared: &Shared,
+) -> Option<Recalled> {
+    path.symlink_metadata().ok()?;
+    snapshot_file::recall(path, source, master_keys, &shared.revoked).unwrap_or_else(|fault| {
+        warn!(
+            error = %fault,
+            "the last snapshot cannot be read: if the store has lost revocations, they are not found in it"
+        );
+        None
+    })
 }
 
 /// A snapshot whose keys are opened.

@@ -1,12 +1,19 @@
 //! Copies clients and keys from files into the store and back.
 
+use std::sync::Arc;
+
 use zeroize::Zeroizing;
 
 use crate::fault::Fault;
 use crate::random::Random;
+use crate::state::revocations::ledger::Shared;
 use crate::store::postgres::database::{BULK_LIMIT, Database, Transaction, Type};
 use crate::store::postgres::failure::Failure;
+use crate::store::postgres::follow::resync_revoked;
+use crate::store::postgres::revocations;
 use crate::store::postgres::seal::{MasterKeys, Purpose};
+use crate::store::postgres::snapshot_file::SnapshotFile;
+use crate::time::UnixTime;
 
 /// Clients and keys.
 #[derive(PartialEq, Eq)]
@@ -79,6 +86,37 @@ pub fn import(
 pub fn export(database: &mut Database, master_keys: &MasterKeys) -> Result<Contents, Fault> {
     let done = database.reading(BULK_LIMIT, |transaction| read(transaction, master_keys));
     done.map_err(Problem::into_fault)
+}
+
+/// Adds revocations and cut-offs to those in the store. Returns their numbers.
+///
+/// # Errors
+///
+/// The [`Failure`].
+pub(crate) fn import_revoked(
+    database: &mut Database,
+    from: &Shared,
+) -> Result<(usize, usize), Failure> {
+    let mut rows = Vec::with_capacity(from.revoked.len());
+    from.revoked.for_each(|row| rows.push(row));
+    let cut_offs = from.revoked.cut_offs();
+    revocations::put_cut_offs(database, &cut_offs)?;
+    revocations::put(database, &rows)?;
+    Ok((rows.len(), cut_offs.len()))
+}
+
+/// Reads the revocations and cut-offs that are not over at `now`.
+///
+/// # Errors
+///
+/// The [`Failure`].
+pub(crate) fn export_revoked(
+    database: &mut Database,
+    now: UnixTime,
+) -> Result<Arc<Shared>, Failure> {
+    let shared = Arc::<Shared>::default();
+    resync_revoked(database, &shared, &mut SnapshotFile::off(), now)?;
+    Ok(shared)
 }
 
 /// A failure of the database, or a fault of what is in it or in the files.

@@ -1,5 +1,6 @@
 //! Runs every command in `docs/postgresql.md`.
 
+use std::fs;
 use std::path::Path;
 use std::process::Command;
 
@@ -20,6 +21,8 @@ fn every_command_on_the_page_of_postgresql_succeeds() {
             .replace("DATABASE grantd", "DATABASE page")
     };
     let home = Home::new();
+    fs::create_dir(home.path("state")).unwrap();
+    home.write("state/revocations", "4000000000 jti:kGGv6zFBu5FLUEcBWPGsQw\n");
     let mut script = "set -euo pipefail\n".to_owned();
     let mut counts = [0; 3];
     for block in PAGE.split("\n```").skip(1).step_by(2) {
@@ -51,4 +54,6 @@ fn every_command_on_the_page_of_postgresql_succeeds() {
     let printed = succeed(&mut bash);
     assert_eq!(printed.lines().count(), 7, "{printed}");
     assert!(home.path("exported/clients.json").exists());
+    let revoked = fs::read_to_string(home.path("exported/state/revocations")).unwrap();
+    assert!(revoked.contains("4000000000 jti:kGGv6zFBu5FLUEcBWPGsQw"), "{revoked}");
 }

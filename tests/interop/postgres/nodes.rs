@@ -1,6 +1,5 @@
 //! Several servers with one store.
 
-use std::fs;
 use std::io::{Read, Write};
 use std::net::{SocketAddr, TcpListener};
 use std::sync::atomic::{AtomicBool, AtomicU64, Ordering};
@@ -495,22 +494,6 @@ fn a_wrong_master_key_or_none_is_refused_with_what_to_do() {
     let of_file = [("GRANTD_STORE__MASTER_KEY_FILE", file.to_str().unwrap())];
     let own = [("GRANTD_STORE_URL", &*url)];
     drop(Program::start_with(home, &["--issuer", ISSUER], &[&own[..], &of_file].concat()));
-}
-
-/// The revocations of a server with files are not copied into the store.
-#[test]
-fn revocations_that_are_left_in_a_file_are_warned_of() {
-    let cluster = cluster_with(&[client_json("c", &json!({}))]);
-    let url = cluster.url(Role::Node);
-    let warnings = |node: &Program| {
-        let of_file = |line: &Value| line["message"].to_string().contains("are not in force");
-        node.log.count(of_file)
-    };
-    let home = Home::without_key();
-    fs::create_dir(home.path("state")).unwrap();
-    home.write("state/revocations", "");
-    assert_eq!(warnings(&start_in(home, &url, &[], &[])), 1);
-    assert_eq!(warnings(&start(&url, &[], &[])), 0);
 }
 
 /// A name in the database may be anything.

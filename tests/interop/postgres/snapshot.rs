@@ -41,7 +41,7 @@ fn checked(home: &Home, url: &str) -> String {
 }
 
 /// Ends a server, which then writes the last changes to its snapshot.
-fn end(mut node: Program) -> Home {
+pub(super) fn end(mut node: Program) -> Home {
     node.terminate();
     assert!(node.wait().success());
     node.into_home()

@@ -41,6 +41,11 @@ impl Source {
         self.database == other.database && self.hosts.iter().any(|host| other.hosts.contains(host))
     }
 
+    /// Whether `earlier` is an earlier state of this store, which answers.
+    pub(super) fn follows(&self, earlier: &Self) -> bool {
+        self.epoch != earlier.epoch && (self.system == earlier.system || earlier.may_be(self))
+    }
+
     pub(super) fn encode(&self) -> Vec<u8> {
         let mut out = Vec::new();
         for text in [&self.system, &self.epoch, &self.database] {

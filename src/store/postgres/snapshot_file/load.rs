@@ -11,6 +11,7 @@ use crate::fault::Fault;
 use crate::fs::whole_file::open_regular;
 use crate::registry::clients::{Registry, Update};
 use crate::state::revocations::revoked::Revoked;
+use crate::store::postgres::lost::Recalled;
 use crate::store::postgres::rows::{self, Collected, Faulty, SealedKey};
 use crate::store::postgres::seal::MasterKeys;
 use crate::store::postgres::snapshot_file::items::{Item, Source, items};
@@ -100,6 +101,37 @@ pub fn load(
     let Known { seen, keys, decoy_key, .. } = known;
     let decoy_key = decoy_key.ok_or_else(|| Fault::new(path, "has no decoy key"))?;
     Ok(Loaded { seen, source: reading.source, clients, faulty, keys, decoy_key })
+}
+
+/// Reads the snapshot in `path` if it is of an earlier epoch of the store of `now`: puts the revocations
+/// and cut-offs into `revoked`, and returns the clients and keys.
+///
+/// # Errors
+///
+/// A [`Fault`] if it cannot be read.
+pub(in crate::store::postgres) fn recall(
+    path: &Path,
+    now: &Source,
+    master_keys: &Arc<MasterKeys>,
+    revoked: &Revoked,
+) -> Result<Option<Recalled>, Fault> {
+    let mut reading = Reading::open(path, master_keys)?;
+    if !now.follows(&reading.source) {
+        return Ok(None);
+    }
+    let mut recalled = Recalled::default();
+    let mut known = Known::default();
+    while let Some(record) = reading.next()? {
+        for item in items(&record) {
+            match item {
+                Some(Item::Client(id, entry)) => recalled.note(id, Some(entry)),
+                Some(Item::Removed(id)) => recalled.note(id, None),
+                item => known.note(path, item, revoked)?,
+            }
+        }
+    }
+    recalled.keys = known.keys.into_iter().map(|(id, _)| id).collect();
+    Ok(Some(recalled))
 }
 
 /// Reads the timelines in the snapshot in `path`, if there is one.
