@@ -65,11 +65,12 @@ pub enum Step {
 }
 
 impl PlannedKey {
-    /// Returns all keys of `keys`.
+    /// Returns all keys of `keys`, with the times in their documents: a server that holds a key back
+    /// must not take that for the time at which the others begin.
     pub fn all(keys: &KeySet) -> Vec<Self> {
         let planned = keys.iter().map(|key| Self {
             id: key.key_id().to_owned(),
-            times: key.times(),
+            times: key.times,
             is_immediate: key.is_immediate(),
         });
         planned.collect()
