@@ -194,11 +194,13 @@ impl Target {
         if self.url.may_be_read_only() {
             return Ok(connection);
         }
-        let first = first_of(&connection, STATE).await;
+        let state = if self.timelines.is_some() { STATE } else { "SHOW transaction_read_only" };
+        let first = first_of(&connection, state).await;
         let first = first.map_err(|error| connection.failure(&error, about))?.unwrap_or_default();
-        let Some(timeline) = first.strip_prefix("off ") else {
+        let (is_read_only, timeline) = first.split_once(' ').unwrap_or((&first, ""));
+        if is_read_only != "off" {
             return Err(about.away(READ_ONLY));
-        };
+        }
         if self.timelines.is_some() {
             let timeline = Timeline::of_epoch(timeline);
             let timeline = timeline.ok_or_else(|| about.malformed("its timeline"))?;
@@ -260,8 +262,8 @@ const KEEPALIVE_AFTER: Duration = Duration::from_secs(15);
 const KEEPALIVE_EVERY: Duration = Duration::from_secs(5);
 #[cfg(target_os = "linux")]
 const UNACKNOWLEDGED: Duration = Duration::from_secs(10);
-/// `off` if writes are accepted; and, of a primary, the system and the timeline as at the beginning of
-/// an epoch.
+/// Returns `off` if writes are accepted; and, of a primary, the system and the timeline as at the
+/// beginning of an epoch.
 const STATE: &str = "select concat_ws(' ', current_setting('transaction_read_only'), \
                      case when not pg_is_in_recovery() then concat_ws('/', s.system_identifier, \
                      substr(pg_walfile_name(pg_current_wal_insert_lsn()), 1, 8)) end) \
