@@ -38,6 +38,20 @@ pub struct StoreSettings {
     pub ca_file: Option<PathBuf>,
 }
 
+impl StoreSettings {
+    /// Returns the name of a setting that contradicts another one, and what is wrong with it.
+    pub fn contradiction(&self) -> Option<(&'static str, String)> {
+        let Self { poll_ms, max_staleness, .. } = self;
+        (*max_staleness > 0 && max_staleness.saturating_mul(1000) <= *poll_ms).then(|| {
+            let problem = format!(
+                "{max_staleness} s is not longer than store.poll_ms ({poll_ms} ms), so no poll could \
+                 make the server ready: raise it, or poll more often"
+            );
+            ("store.max_staleness", problem)
+        })
+    }
+}
+
 impl Default for StoreSettings {
     fn default() -> Self {
         Self {

@@ -73,8 +73,8 @@ impl fmt::Display for StartError {
                 f,
                 "the demo clients ({}) have secrets that everyone knows, and other machines could \
                  use them: listen or the host of issuer is not limited to this machine, or \
-                 trusted_proxies or client_certificate.proxies is set. Remove them from the client \
-                 file, or set allow_demo_clients",
+                 trusted_proxies or client_certificate.proxies is set. Remove them (`grantd client \
+                 remove`), or set allow_demo_clients",
                 clients.join(", ")
             ),
             Self::Files(faults) => write_lines(f, faults),

@@ -39,6 +39,8 @@ pub(super) fn load(config: &Config) -> Result<Loaded, CliError> {
     problems.extend(faults.into_iter().filter_map(Result::err).map(|fault| fault.to_string()));
     problems.extend(unwritable(config, false).iter().map(ToString::to_string));
 
+    let contradiction = config.startup.store.contradiction();
+    problems.extend(contradiction.map(|(setting, problem)| format!("{setting}: {problem}")));
     let master_keys = MasterKeys::load(&config.startup.store).map_err(|fault| {
         problems.push(fault.to_string());
     });

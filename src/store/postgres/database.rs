@@ -43,6 +43,9 @@ pub type Parameter<'p> = (&'p (dyn ToSql + Sync), Type);
 
 /// The most time that a statement may take that a request waits for.
 pub const REQUEST_LIMIT: Duration = Duration::from_secs(2);
+/// The most time until the next row of a long result that a server reads. A server that has a snapshot
+/// starts from it then.
+pub(super) const ROW_LIMIT: Duration = Duration::from_secs(5);
 /// The most time that a statement of a command may take, or the next row of a long result.
 pub const BULK_LIMIT: Duration = Duration::from_secs(60);
 
@@ -155,7 +158,7 @@ impl Database {
     ) -> Result<Vec<Row>, Failure> {
         self.connected()?;
         let mut rows = Vec::new();
-        self.run(sql, parameters, limit, MAX_ANSWER, &mut |row| {
+        self.run(sql, parameters, limit, SHORT, &mut |row| {
             rows.push(row);
             Ok(())
         })?;
@@ -163,7 +166,8 @@ impl Database {
     }
 
     /// Runs one statement outside a transaction, and passes each row to `each` as it arrives. Each
-    /// row must arrive within `limit`.
+    /// row must arrive within `limit`. The result has a bounded length, which a store of a million
+    /// clients and five million revocations does not reach.
     ///
     /// # Errors
     ///
@@ -176,7 +180,7 @@ impl Database {
         mut each: impl FnMut(Row) -> Result<(), Failure>,
     ) -> Result<(), Failure> {
         self.connected()?;
-        self.run(sql, parameters, limit, u64::MAX, &mut each)
+        self.run(sql, parameters, limit, LONG, &mut each)
     }
 
     /// Runs `work` in a transaction. The transaction is committed if `work` returns `Ok` and none
@@ -295,29 +299,37 @@ impl Database {
         sql: &str,
         parameters: &[Parameter<'_>],
         limit: Duration,
-        allowance: u64,
+        most: Most,
         each: &mut dyn FnMut(Row) -> Result<(), Failure>,
     ) -> Result<(), Failure> {
         let Some(connection) = &self.connection else {
             return Err(self.lost());
         };
-        connection.allowance.store(allowance, Ordering::Relaxed);
+        connection.allowance.store(most.bytes, Ordering::Relaxed);
         let about = self.target.about();
         let store = &self.target.name;
         // A failure of `each` leaves the rest of the result unread, so the connection is dropped.
         let stopped = Cell::new(false);
-        let result = wait(self.runtime.as_ref(), &about, async {
+        let all = limit * ROWS_OF_LIMIT;
+        let read = async {
             let of = |error: tokio_postgres::Error| connection.failure(&error, &about);
             let late = |_| about.away(&too_slow(limit));
             let parameters = parameters.iter().map(|(value, of)| (*value, of.clone()));
             let rows = timeout(limit, connection.client.query_typed_raw(sql, parameters));
             let mut rows = pin!(rows.await.map_err(late)?.map_err(of)?);
+            let mut left = most.rows;
             while let Some(row) =
                 timeout(limit, rows.try_next()).await.map_err(late)?.map_err(of)?
             {
+                left = left
+                    .checked_sub(1)
+                    .ok_or_else(|| about.malformed(&format!("more than {} rows", most.rows)))?;
                 each(Row { row, store: Arc::clone(store) }).inspect_err(|_| stopped.set(true))?;
             }
             Ok(())
+        };
+        let result = wait(self.runtime.as_ref(), &about, async {
+            timeout(all, read).await.unwrap_or_else(|_| Err(about.away(&too_slow(all))))
         });
         self.keep_if_sound(result, stopped.get())
     }
@@ -398,7 +410,7 @@ impl Transaction<'_> {
     /// The [`Failure`]. The transaction will be rolled back.
     pub fn query(&mut self, sql: &str, parameters: &[Parameter<'_>]) -> Result<Vec<Row>, Failure> {
         let mut rows = Vec::new();
-        let done = self.database.run(sql, parameters, self.limit, MAX_ANSWER, &mut |row| {
+        let done = self.database.run(sql, parameters, self.limit, SHORT, &mut |row| {
             rows.push(row);
             Ok(())
         });
@@ -416,7 +428,7 @@ impl Transaction<'_> {
         parameters: &[Parameter<'_>],
         mut each: impl FnMut(Row) -> Result<(), Failure>,
     ) -> Result<(), Failure> {
-        let done = self.database.run(sql, parameters, self.limit, u64::MAX, &mut each);
+        let done = self.database.run(sql, parameters, self.limit, LONG, &mut each);
         self.note(done)
     }
 
@@ -488,9 +500,83 @@ fn whoami() -> Option<String> {
     variables.iter().find_map(|name| std::env::var(name).ok()).filter(|name| !name.is_empty())
 }
 
+/// The greatest length of a result.
+#[derive(Clone, Copy)]
+struct Most {
+    bytes: u64,
+    rows: u64,
+}
+
 /// The most bytes of the answer to a statement whose rows are returned together.
 pub const MAX_ANSWER: u64 = 64 << 20;
+const SHORT: Most = Most { bytes: MAX_ANSWER, rows: u64::MAX };
+/// A server that is not the store could otherwise fill the memory.
+const LONG: Most = Most { bytes: 8 << 30, rows: 6_000_000 };
+/// All rows must arrive within so many times the limit of the next row.
+const ROWS_OF_LIMIT: u32 = 40;
 const SHORTEST_PAUSE: Duration = Duration::from_millis(100);
 const LONGEST_PAUSE: Duration = Duration::from_secs(1);
 /// The time in which a connection must end that is no longer used.
 const GOODBYE: Duration = Duration::from_millis(100);
+
+#[cfg(test)]
+mod tests {
+    use std::io::{Read as _, Write as _};
+    use std::net::TcpListener;
+    use std::thread;
+
+    use super::*;
+    use crate::config::StoreUrl;
+
+    fn message(tag: u8, body: &[u8]) -> Vec<u8> {
+        let length = u32::try_from(body.len() + 4).unwrap().to_be_bytes();
+        [&[tag], &length[..], body].concat()
+    }
+
+    /// Starts a server whose answer to every statement has rows without end, and returns a
+    /// connection to it.
+    fn endless() -> Database {
+        let listener = TcpListener::bind("127.0.0.1:0").unwrap();
+        let address = listener.local_addr().unwrap();
+        thread::spawn(move || {
+            let (mut stream, _) = listener.accept().unwrap();
+            let mut request = [0; 4096];
+            stream.read(&mut request).unwrap();
+            let logged_in = [message(b'R', &[0; 4]), message(b'Z', b"I")].concat();
+            stream.write_all(&logged_in).unwrap();
+            stream.read(&mut request).unwrap();
+            // One column of text.
+            let column = [&[0, 1, b'c', 0][..], &[0; 6], &[0, 0, 0, 25], &[0; 8]].concat();
+            let begin = [message(b'1', b""), message(b'2', b""), message(b'T', &column)].concat();
+            let rows = message(b'D', &[0, 1, 0, 0, 0, 1, b'x']).repeat(1000);
+            let mut sent = stream.write_all(&begin);
+            while sent.is_ok() {
+                sent = stream.write_all(&rows);
+            }
+        });
+        let url = format!("postgres://u@{address}/d?target_session_attrs=any");
+        let settings =
+            StoreSettings { url: Some(StoreUrl::parse(&url).unwrap()), ..StoreSettings::default() };
+        Database::new(&settings, &Clock::system()).unwrap()
+    }
+
+    #[test]
+    fn a_result_without_end_is_an_error() {
+        for (most, says) in [
+            (Most { rows: 10_000, ..LONG }, "more than 10000 rows"),
+            (Most { bytes: 100_000, ..LONG }, "an answer that is too long"),
+        ] {
+            let mut database = endless();
+            database.connected().unwrap();
+            let mut rows = 0;
+            let read = database.run("select", &[], REQUEST_LIMIT, most, &mut |_| {
+                rows += 1;
+                Ok(())
+            });
+            let failure = read.unwrap_err();
+            assert!(failure.to_string().contains(says), "{failure}");
+            assert_eq!(failure.kind, FailureKind::Malformed);
+            assert!((1..=10_000).contains(&rows) && database.connection.is_none());
+        }
+    }
+}

@@ -27,7 +27,7 @@ use crate::state::secret_uses::SecretUses;
 use crate::state::store_health::StoreHealth;
 use crate::store::postgres::birth;
 use crate::store::postgres::changed::Changed;
-use crate::store::postgres::database::{BULK_LIMIT, Database, REQUEST_LIMIT, Type};
+use crate::store::postgres::database::{Database, REQUEST_LIMIT, ROW_LIMIT, Type};
 use crate::store::postgres::failure::Failure;
 use crate::store::postgres::lost::Differences;
 use crate::store::postgres::revocations::{self, Unpolled};
@@ -206,7 +206,7 @@ impl Follower {
         let mut changed = Changed::default();
         let mut next = None;
         let last = &position.snapshot;
-        self.database.for_each(POLL, &[(last, Type::TEXT)], REQUEST_LIMIT, |row| {
+        let read = self.database.for_each(POLL, &[(last, Type::TEXT)], REQUEST_LIMIT, |row| {
             let since = revocations::time(row.get(3)?);
             next = Some(Position { epoch: row.get(0)?, snapshot: row.get(1)?, since });
             changed.all |= row.get::<Option<bool>>(2)?.unwrap_or(true);
@@ -214,7 +214,11 @@ impl Follower {
                 changed.note(kind, name);
             }
             Ok(())
-        })?;
+        });
+        if changed.all {
+            self.position = None;
+        }
+        read?;
         let Some(next) = next.filter(|next| next.epoch == position.epoch && !changed.all) else {
             self.position = None;
             warn!(
@@ -417,7 +421,7 @@ pub(super) fn resync_revoked(
 ) -> Result<(), Failure> {
     let revoked = &shared.revoked;
     let mut lost_cut_offs: HashMap<_, _> = revoked.cut_offs().into_iter().collect();
-    database.for_each(ALL_CUT_OFFS, &[], BULK_LIMIT, |row| {
+    database.for_each(ALL_CUT_OFFS, &[], ROW_LIMIT, |row| {
         if let Some((client, until)) = revocations::read_cut_off(&row)? {
             if lost_cut_offs.get(&client).is_some_and(|own| *own <= until) {
                 lost_cut_offs.remove(&client);
@@ -434,7 +438,7 @@ pub(super) fn resync_revoked(
     revoked.for_each(|row| {
         lost.insert(row.key);
     });
-    database.for_each(ALL_REVOKED, &[], BULK_LIMIT, |row| {
+    database.for_each(ALL_REVOKED, &[], ROW_LIMIT, |row| {
         if let Some(row) = revocations::read(&row)? {
             lost.remove(&row.key);
             snapshot_file.add(&Item::Revoked(row));

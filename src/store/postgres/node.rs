@@ -3,6 +3,7 @@
 //! A server has three connections: one to follow the store, one to write revocations, and one to
 //! record uses. Each belongs to a thread, so no request waits for another's statement.
 
+use std::path::Path;
 use std::sync::Arc;
 use std::time::Duration;
 
@@ -80,6 +81,9 @@ impl Node {
     pub fn open(opening: Opening<'_>) -> Result<Self, Vec<Fault>> {
         let Opening { startup, clock, random, audit } = opening;
         let (settings, limits) = (&startup.store, &startup.limits);
+        if let Some((setting, problem)) = settings.contradiction() {
+            return Err(vec![Fault::new(Path::new(setting), problem)]);
+        }
         let master_keys = Arc::new(MasterKeys::load(settings)?);
         let path = snapshot_file::path(&startup.state);
         let timelines = Arc::new(if settings.cache {

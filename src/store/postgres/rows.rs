@@ -15,7 +15,7 @@ use crate::oauth::client::Client;
 use crate::registry::client_file::check_entry;
 use crate::registry::clients::{Draft, Registry};
 use crate::registry::registered::Registered;
-use crate::store::postgres::database::{BULK_LIMIT, Database, REQUEST_LIMIT, Row, Type};
+use crate::store::postgres::database::{Database, REQUEST_LIMIT, ROW_LIMIT, Row, Type};
 use crate::store::postgres::failure::{Failure, clean};
 use crate::store::postgres::keys;
 use crate::store::postgres::seal::MasterKeys;
@@ -94,7 +94,7 @@ pub(super) fn each_client(
 ) -> Result<(), Failure> {
     let store = Arc::<Path>::from(database.name());
     parse_all(&store, take, |parse| {
-        database.for_each(ALL, &[], BULK_LIMIT, |row| {
+        database.for_each(ALL, &[], ROW_LIMIT, |row| {
             let (id, text) = (row.get(0)?, row.get(1)?);
             raw(id, text);
             parse(id, text);

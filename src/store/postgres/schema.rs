@@ -3,7 +3,7 @@
 //! The owner of the schema runs the migrations. A node needs no right to change the schema, nor to
 //! change clients.
 
-use crate::store::postgres::database::{BULK_LIMIT, Database, Transaction, Type};
+use crate::store::postgres::database::{BULK_LIMIT, Database, REQUEST_LIMIT, Transaction, Type};
 use crate::store::postgres::failure::{Failure, FailureKind};
 
 /// The version of the schema that this program uses.
@@ -63,7 +63,7 @@ pub fn migrate(database: &mut Database, node_role: Option<&str>) -> Result<Migra
 ///
 /// A [`Failure`] of the kind [`FailureKind::Schema`] if it has another version.
 pub fn require(database: &mut Database) -> Result<(), Failure> {
-    database.reading(BULK_LIMIT, |transaction| match read_version(transaction)? {
+    database.reading(REQUEST_LIMIT, |transaction| match read_version(transaction)? {
         Some(VERSION) => Ok(()),
         Some(version) if version > VERSION => Err(newer(transaction, version)),
         Some(version) => Err(failure(

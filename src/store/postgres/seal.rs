@@ -44,6 +44,23 @@ pub enum Purpose {
 }
 
 impl Purpose {
+    /// What to do about a value that was changed.
+    fn remedy(self) -> &'static str {
+        match self {
+            Self::SigningKey => {
+                "restore it from a backup, or, as the owner, delete its row from \
+                 grantd.signing_key; `grantd key rotate --now` replaces all keys"
+            }
+            Self::Secret => {
+                "restore it from a backup, or, as the owner, delete its row from grantd.secret, and \
+                 restart all servers"
+            }
+            Self::Snapshot => {
+                "delete the file: `serve` writes it anew when it has read the database"
+            }
+        }
+    }
+
     fn label(self) -> &'static [u8] {
         match self {
             Self::SigningKey => b"grantd signing key",
@@ -149,9 +166,10 @@ impl MasterKeys {
     ) -> Result<Zeroizing<Vec<u8>>, Fault> {
         let fault = |problem: &str| Fault::new(store, format!("{}: {problem}", clean(name)));
         let Some((id, nonce, text)) = parts(sealed) else {
-            return Err(fault(
-                "is not sealed as this release seals: use the release that wrote it",
-            ));
+            return Err(fault(&format!(
+                "is not sealed as this release seals: use the release that wrote it, or {}",
+                purpose.remedy()
+            )));
         };
         let Some(MasterKey { key, .. }) = self.keys.iter().find(|key| key.id == id) else {
             return Err(fault(&format!(
@@ -166,10 +184,10 @@ impl MasterKeys {
         let plain = key
             .open_in_place(Nonce::assume_unique_for_key(nonce), aad, &mut text)
             .map_err(|_| {
-                fault(
-                    "was changed since it was sealed, or belongs elsewhere: restore it from a \
-                       backup",
-                )
+                fault(&format!(
+                    "was changed since it was sealed, or belongs elsewhere: {}",
+                    purpose.remedy()
+                ))
             })?
             .len();
         text.truncate(plain);

@@ -176,11 +176,14 @@ impl Start<'_> {
         let shared = Arc::<Shared>::default();
         let Opened { loaded, keys, decoy_key } =
             open_snapshot(path, self.source, self.master_keys, &shared)?;
-        let Loaded { seen, source, clients, faulty, .. } = loaded;
+        let Loaded { seen, source, clients, faulty, cut, .. } = loaded;
         // They are in every further base, too.
         self.snapshot_file.set_decoy_key(loaded.decoy_key);
         self.snapshot_file.add_keys(Some(loaded.keys));
         let age = self.clock.now().since(seen);
+        if cut > 0 {
+            warn!(snapshot = %path.display(), bytes = cut, "{CUT}");
+        }
         warn!(
             error = %failure,
             snapshot = %path.display(),
@@ -264,11 +267,14 @@ pub fn about_snapshot(startup: &Startup, now: UnixTime) -> Option<(bool, String)
     Some(match opened {
         Ok(Opened { loaded, keys, .. }) => {
             let (clients, keys, age) = (loaded.clients.len(), keys.len(), now.since(loaded.seen));
-            let line = format!(
+            let mut line = format!(
                 "{shown}: `serve` starts from this snapshot while the database is away: clients: \
                  {clients}, keys: {keys}, {age} s old"
             );
-            (false, line)
+            if loaded.cut > 0 {
+                line = format!("{line}; {CUT}");
+            }
+            (loaded.cut > 0, line)
         }
         Err(faults) => {
             let faults: Vec<_> = faults.iter().map(ToString::to_string).collect();
@@ -324,6 +330,8 @@ fn lost(store: &Path) -> Failure {
 
 /// How long a server that has a snapshot waits for the store at its start.
 const LONGEST_CONNECT: Duration = Duration::from_secs(3);
+const CUT: &str = "the snapshot ends in the middle of a record, as after a crash: the changes of its last \
+                   seconds are missing";
 const CANNOT_START: &str = "no server can start from it while the database is away";
 const DECOY_KEY: &str = "decoy key";
 const GET_SECRET: &str = "select s.sealed from grantd.secret s where s.name = $1";

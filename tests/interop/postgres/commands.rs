@@ -240,6 +240,9 @@ fn check_reads_the_store() {
     for says in ["client a: can get no token", "ok: clients: 1, keys: 1"] {
         assert!(checked.assert_fine().contains(says), "{checked:?}");
     }
+    let mut stale = with_store(&home, &url, &["check", "--listen", "127.0.0.1:0"]);
+    stale.env("GRANTD_STORE__POLL_MS", "1000").env("GRANTD_STORE__MAX_STALENESS", "1");
+    run(stale).assert_error(1, &["store.max_staleness: 1 s is not longer than store.poll_ms"]);
     cluster.psql("update grantd.client set entry = '{\"client_id\": \"a\", \"scopes\": 3}'");
     cluster.psql("update grantd.signing_key set document = 'x'");
     check(&url)

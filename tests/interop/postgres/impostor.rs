@@ -25,9 +25,26 @@ fn ready() -> Vec<u8> {
 
 /// Says that the server accepts writes.
 fn writable() -> Vec<u8> {
-    let column = [b"\0\x01transaction_read_only\0", &[0; 6][..], &[0, 0, 0, 25], &[0; 8]].concat();
-    let row = [&[0, 1, 0, 0, 0, 3][..], b"off"].concat();
-    [message(b'T', &column), message(b'D', &row), message(b'C', b"SHOW\0"), ready()].concat()
+    value(b"transaction_read_only", b"off", b"SHOW\0")
+}
+
+/// One row with one text.
+fn value(name: &[u8], value: &[u8], tag: &[u8]) -> Vec<u8> {
+    let column = [&[0, 1], name, &[0; 7], &[0, 0, 0, 25], &[0; 8]].concat();
+    let length = u32::try_from(value.len()).unwrap().to_be_bytes();
+    let row = [&[0, 1], &length[..], value].concat();
+    [message(b'T', &column), message(b'D', &row), message(b'C', tag), ready()].concat()
+}
+
+/// Starts a server at this port that lets in a client, says that it is in `epoch`, and then answers
+/// nothing.
+pub(super) fn silent_after_login(port: u16, epoch: &str) {
+    let timeline = value(b"epoch", epoch.as_bytes(), b"SELECT 1\0");
+    serve(
+        TcpListener::bind(("127.0.0.1", port)).unwrap(),
+        vec![logged_in(), writable(), timeline],
+        false,
+    );
 }
 
 /// Starts a server on which each element of `answers` is sent after something was received. Then
@@ -35,13 +52,17 @@ fn writable() -> Vec<u8> {
 fn impostor(answers: Vec<Vec<u8>>, closes: bool) -> String {
     let listener = TcpListener::bind("127.0.0.1:0").unwrap();
     let address = listener.local_addr().unwrap();
+    serve(listener, answers, closes);
+    format!("postgres://u:hunter2@{address}/d?connect_timeout=1")
+}
+
+fn serve(listener: TcpListener, answers: Vec<Vec<u8>>, closes: bool) {
     thread::spawn(move || {
         let mut open = Vec::new();
         for stream in listener.incoming().map_while(Result::ok) {
             open.extend(converse(stream, &answers).filter(|_| !closes));
         }
     });
-    format!("postgres://u:hunter2@{address}/d?connect_timeout=1")
 }
 
 fn converse(mut stream: TcpStream, answers: &[Vec<u8>]) -> Option<TcpStream> {

@@ -8,6 +8,7 @@ use std::time::Duration;
 
 use serde_json::json;
 
+use super::impostor::silent_after_login;
 use super::nodes::{ask, cluster_with, put, readiness, start_in, wait_until_ready};
 use super::store::{MASTER_KEY, with_store};
 use crate::support::command::{Ended, run};
@@ -130,7 +131,9 @@ fn without_a_usable_snapshot_the_start_fails_with_what_to_do() {
     let mut flipped = written.clone();
     flipped[100] ^= 1;
     fs::write(&file, flipped).unwrap();
-    refused(&home, &url, &[]).assert_error(1, &["was changed since it was sealed"]);
+    let says =
+        "was changed since it was sealed, or belongs elsewhere: delete the file: `serve` writes it";
+    refused(&home, &url, &[]).assert_error(1, &[says]);
     fs::remove_file(&file).unwrap();
     refused(&home, &url, &[]).assert_error(1, &[away, "state/snapshot", "No such file"]);
     let target = home.write("target", "precious");
@@ -138,8 +141,13 @@ fn without_a_usable_snapshot_the_start_fails_with_what_to_do() {
     refused(&home, &url, &[]).assert_error(1, &["symbolic link"]);
 
     fs::remove_file(&file).unwrap();
-    fs::write(&file, &written).unwrap();
-    assert!(is_granted(start_in(home, &url, &[], &[]).address, "a"));
+    // A machine has lost power in the middle of a write.
+    fs::write(&file, &written[..written.len() - 3]).unwrap();
+    let cut = "ends in the middle of a record";
+    assert!(checked(&home, &url).starts_with("warning: ") && checked(&home, &url).contains(cut));
+    let node = start_in(home, &url, &[], &[]);
+    assert!(is_granted(node.address, "a"));
+    assert_eq!(node.log.count(|line| line["message"].to_string().contains(cut)), 1);
 }
 
 #[test]
@@ -182,6 +190,22 @@ fn a_server_starts_while_the_database_hangs() {
     assert!(readiness(&node).1.starts_with("degraded: "));
     cluster.go_on();
     wait_until_ready(&node);
+}
+
+/// What listens at the database's address lets the server in and then answers nothing.
+#[test]
+fn a_server_starts_while_the_database_hangs_after_the_login() {
+    let mut cluster = cluster_with(&[client_json("a", &json!({}))]);
+    let url = cluster.url(Role::Node);
+    let home = end(start_in(Home::without_key(), &url, &[], &[]));
+    let epoch = cluster.psql("select epoch from grantd.epoch");
+    cluster.stop(Stop::Fast);
+    silent_after_login(cluster.port, &epoch);
+    let begin = grantd::clock::Clock::system().instant();
+    let node = start_in(home, &url, &[], &[]);
+    println!("started after {:?} beside a database that hangs after the login", begin.elapsed());
+    assert!(is_granted(node.address, "a"));
+    wait_until(|| readiness(&node).1.contains("did not answer within"));
 }
 
 /// Nothing of what is in the database can be read from the snapshot.

@@ -33,6 +33,8 @@ pub struct Loaded {
     pub(in crate::store::postgres) keys: Vec<SealedKey>,
     /// The sealed decoy key.
     pub(in crate::store::postgres) decoy_key: Vec<u8>,
+    /// The bytes at the end of the file that are no whole record.
+    pub(in crate::store::postgres) cut: u64,
 }
 
 /// Reads the snapshot in `path`, which must be of the store of `expected`. Puts the revocations and
@@ -100,7 +102,8 @@ pub fn load(
     }
     let Known { seen, keys, decoy_key, .. } = known;
     let decoy_key = decoy_key.ok_or_else(|| Fault::new(path, "has no decoy key"))?;
-    Ok(Loaded { seen, source: reading.source, clients, faulty, keys, decoy_key })
+    let cut = reading.end.saturating_sub(reading.place.at);
+    Ok(Loaded { seen, source: reading.source, clients, faulty, keys, decoy_key, cut })
 }
 
 /// Reads the snapshot in `path` if it is of an earlier epoch of the store of `now`: puts the revocations

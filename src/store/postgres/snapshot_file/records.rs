@@ -114,11 +114,14 @@ impl Records {
                 Err(Fault::new(path, format!("{}: was changed", self.name(place.number))))
             };
         }
+        if length > MOST_BYTES {
+            let problem = format!("{}: has {length} bytes: was changed", self.name(place.number));
+            return Err(Fault::new(path, problem));
+        }
         let size = FRAME_BYTES + u64::from(length);
         if size > left {
             return Ok(None);
         }
-        // There are so many bytes in the file.
         let mut sealed = vec![0; usize::try_from(length).unwrap_or(usize::MAX)];
         file.read_exact(&mut sealed).map_err(unread)?;
         let opened = self.keys.open(path, Purpose::Snapshot, &self.name(place.number), &sealed);
@@ -151,6 +154,9 @@ fn is_zero(file: &mut File, most: u64) -> io::Result<bool> {
     }
 }
 
+/// The most bytes of a record. It is as long as [`RECORD_BYTES`] and one item, which was a message of
+/// the database.
+const MOST_BYTES: u32 = 80 << 20;
 const MAGIC: [u8; 16] = *b"grantd snapshot\x01";
 const ID_BYTES: usize = 16;
 const START_BYTES: usize = 32;

@@ -248,6 +248,33 @@ fn a_file_that_ends_early_is_what_it_was_or_refused() {
 }
 
 #[test]
+fn bytes_at_the_end_that_are_no_record_are_counted() {
+    let mut bench = Bench::new();
+    bench.base();
+    let file = fs::read(bench.path()).unwrap();
+    for (more, cut) in [(&[][..], 0), (&[1, 2, 3], 3), (&[0; 9], 9)] {
+        fs::write(bench.path(), [&file, more].concat()).unwrap();
+        let loaded = load(&bench.path(), &source(), &keys(ONE), &Revoked::default()).unwrap();
+        assert_eq!(loaded.cut, cut);
+    }
+}
+
+/// A sparse file takes no room on the disk.
+#[test]
+fn a_record_that_would_fill_the_memory_is_refused() {
+    let mut bench = Bench::new();
+    bench.base();
+    let mut file = fs::read(bench.path()).unwrap();
+    let length: u32 = 0xf000_0000;
+    file.extend(length.to_be_bytes());
+    file.extend((!length).to_be_bytes());
+    fs::write(bench.path(), &file).unwrap();
+    fs::File::options().write(true).open(bench.path()).unwrap().set_len(5 << 30).unwrap();
+    let fault = bench.find().unwrap_err();
+    assert!(fault.contains("has 4026531840 bytes: was changed"), "{fault}");
+}
+
+#[test]
 fn a_changed_byte_is_found() {
     let mut bench = Bench::new();
     bench.base();
