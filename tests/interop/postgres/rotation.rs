@@ -38,9 +38,11 @@ fn cluster() -> Postgres {
     cluster_with(&[client_json("c", &json!({ "token_lifetime": 2 }))])
 }
 
+/// Returns the key set of a server; `None` if it does not run, or is killed in the meantime.
 fn key_set_of(address: SocketAddr) -> Option<Value> {
     let mut connection = Connection::open_if_listening(address)?;
-    Some(connection.ask(&Request::get(JWKS)).json())
+    connection.send_if_open(&Request::get(JWKS).to_bytes());
+    Some(connection.read_if_answered()?.json())
 }
 
 /// Returns the ids of the keys that a server publishes.
