@@ -132,13 +132,13 @@ impl Program {
         variables: &[(&str, &str)],
     ) -> Self {
         command.arg("serve");
-        // Beside a Unix socket, a server has a TCP port, too.
+        // Beside a Unix socket, a server has a TCP port, too; its admin listener is one.
         let has_port = |flag| {
             let mut pairs = arguments.windows(2);
             pairs.any(|pair| pair[0] == flag && !pair[1].starts_with("unix:"))
         };
         for listen in ["--listen", "--admin-listen"] {
-            if !has_port(listen) {
+            if !(has_port(listen) || listen == "--admin-listen" && arguments.contains(&listen)) {
                 command.args([listen, "127.0.0.1:0"]);
             }
         }
