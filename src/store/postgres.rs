@@ -14,6 +14,7 @@ pub mod node;
 mod password;
 pub mod rekey;
 mod revocations;
+pub mod rotation;
 mod rows;
 pub mod schema;
 pub mod seal;

@@ -22,6 +22,7 @@ use crate::fault::Fault;
 use crate::keys::signing_key::SigningKey;
 use crate::registry::clients::{Registry, Update};
 use crate::signing::worker::lower_priority;
+use crate::state::key_rotation::KeyRotation;
 use crate::state::revocations::ledger::{Shared, is_over};
 use crate::state::secret_uses::SecretUses;
 use crate::state::store_health::StoreHealth;
@@ -31,6 +32,7 @@ use crate::store::postgres::database::{Database, REQUEST_LIMIT, ROW_LIMIT, Type}
 use crate::store::postgres::failure::Failure;
 use crate::store::postgres::lost::Differences;
 use crate::store::postgres::revocations::{self, Unpolled};
+use crate::store::postgres::rotation::{KeyRotator, Means, Serving};
 use crate::store::postgres::rows::{self, Entry, Faulty};
 use crate::store::postgres::seal::MasterKeys;
 use crate::store::postgres::secret_uses::SecretUseRows;
@@ -62,6 +64,7 @@ pub struct Follower {
     pub(super) key_fault: Option<String>,
     pub(super) secret_use_rows: SecretUseRows,
     pub(super) upkeep: Upkeep,
+    pub(super) rotation: KeyRotator,
     /// When revocations that are over are dropped from memory next.
     pub(super) drop_due: Instant,
 }
@@ -81,6 +84,10 @@ pub struct Sink {
     pub apply: Box<Apply>,
     /// Returns the clients in force.
     pub registered: Box<dyn Fn() -> Arc<Registry> + Send>,
+    /// Returns the keys in force.
+    pub serving: Box<dyn Fn() -> Serving + Send>,
+    /// How the rotation of the keys goes.
+    pub key_rotation: Arc<KeyRotation>,
 }
 
 /// Puts changes of clients in force, and all signing keys if they have changed.
@@ -128,6 +135,7 @@ impl Follower {
     pub fn start(mut self, mut sink: Sink) -> Result<Following, Fault> {
         let stop = Arc::<Stop>::default();
         let (stopped, store) = (Arc::clone(&stop), self.database.name().to_owned());
+        self.rotation.begin((sink.serving)());
         let builder = thread::Builder::new().name("store".to_owned());
         let thread = builder.spawn(move || {
             // A million clients may have changed; the event loops have priority.
@@ -147,6 +155,7 @@ impl Follower {
                     self.health.note_away(format!("{store}: cannot be read: the log has a panic"));
                 }
                 if is_last {
+                    self.rotation.leave(&mut self.database);
                     return;
                 }
                 is_last = stopped.within(self.every);
@@ -189,6 +198,14 @@ impl Follower {
             if let Err(failure) = added.and_then(|()| self.upkeep.run(&mut self.database, now)) {
                 warn!(error = %failure, "uses of secrets were not added up, or old rows not dropped");
             }
+            self.rotation.run(Means {
+                database: &mut self.database,
+                master_keys: &self.master_keys,
+                serving: (sink.serving)(),
+                health: &sink.key_rotation,
+                poll: self.every,
+                now,
+            });
             self.drop_over(now);
         }
     }
@@ -309,7 +326,7 @@ impl Follower {
     fn read_keys(&mut self) -> Result<Option<Vec<SigningKey>>, Failure> {
         let sealed = rows::sealed_keys(&mut self.database)?;
         let (keys, faults) = rows::open_keys(self.database.name(), &self.master_keys, &sealed);
-        self.snapshot_file.add_keys(faults.is_empty().then_some(sealed));
+        self.snapshot_file.add_keys(faults.is_empty().then_some(sealed.sealed));
         let fault = faults.first().map(ToString::to_string);
         if let Some(fault) = &fault
             && self.key_fault.as_ref() != Some(fault)

@@ -26,6 +26,7 @@ use crate::store::postgres::database::{BULK_LIMIT, Database};
 use crate::store::postgres::follow::Follower;
 use crate::store::postgres::keys::KeyRows;
 use crate::store::postgres::revocations::{RevocationRows, Unpolled};
+use crate::store::postgres::rotation::KeyRotator;
 use crate::store::postgres::rows;
 use crate::store::postgres::seal::MasterKeys;
 use crate::store::postgres::secret_uses::SecretUseRows;
@@ -173,6 +174,7 @@ impl Node {
             key_fault: None,
             secret_use_rows: SecretUseRows::new(begin),
             upkeep: Upkeep::new(begin),
+            rotation: KeyRotator::new(random, begin),
             drop_due: begin,
         };
         follower.note_faults();
@@ -195,7 +197,7 @@ impl Node {
             change::first(&mut KeyRows::new(transaction, master_keys, random), bits, now)
         })?;
         self.keys = keys.into_iter().map(|(_, key)| key).collect();
-        snapshot_file.add_keys(Some(rows::sealed_keys(database)?));
+        snapshot_file.add_keys(Some(rows::sealed_keys(database)?.sealed));
         if let (true, [key]) = (is_made, &self.keys[..]) {
             let (key_id, store) = (key.key_id(), database.name().display());
             info!(%key_id, %store, bits, "made the first signing key");

@@ -3,6 +3,7 @@
 
 use std::collections::HashSet;
 use std::io::ErrorKind;
+use std::mem::take;
 use std::path::Path;
 use std::sync::Arc;
 use std::time::Duration;
@@ -22,7 +23,7 @@ use crate::store::postgres::database::{Database, REQUEST_LIMIT, Type};
 use crate::store::postgres::failure::{Failure, FailureKind};
 use crate::store::postgres::follow::{Position, resync_revoked};
 use crate::store::postgres::lost::Recalled;
-use crate::store::postgres::rows::{self, Faulty};
+use crate::store::postgres::rows::{self, Faulty, SealedKeys};
 use crate::store::postgres::schema;
 use crate::store::postgres::seal::{MasterKeys, Purpose};
 use crate::store::postgres::snapshot_file::{self, Item, Loaded, SnapshotFile, Source};
@@ -148,8 +149,8 @@ impl Start<'_> {
         if !faults.is_empty() {
             return Err(Unread::Unusable(faults));
         }
-        let key_ids: HashSet<_> = sealed.iter().map(|(id, _)| id.clone()).collect();
-        snapshot_file.add_keys(Some(sealed));
+        let key_ids: HashSet<_> = sealed.sealed.iter().map(|(id, _)| id.clone()).collect();
+        snapshot_file.add_keys(Some(sealed.sealed));
         let (clients, faulty) = rows::registry(database, &mut |id, entry| {
             snapshot_file.add(&Item::Client(id, entry));
             if let Some(recalled) = &mut recalled {
@@ -238,9 +239,11 @@ fn open_snapshot(
     master_keys: &Arc<MasterKeys>,
     shared: &Shared,
 ) -> Result<Opened, Vec<Fault>> {
-    let loaded = snapshot_file::load(path, source, master_keys, &shared.revoked)?;
+    let mut loaded = snapshot_file::load(path, source, master_keys, &shared.revoked)?;
     let decoy_key = open_decoy_key(path, master_keys, &loaded.decoy_key)?;
-    let (keys, faults) = rows::open_keys(path, master_keys, &loaded.keys);
+    let sealed = SealedKeys::of_snapshot(take(&mut loaded.keys));
+    let (keys, faults) = rows::open_keys(path, master_keys, &sealed);
+    loaded.keys = sealed.sealed;
     if !faults.is_empty() {
         return Err(faults);
     }
