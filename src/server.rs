@@ -278,7 +278,16 @@ fn follow(
 ) -> Result<Option<Following>, Fault> {
     let Some(follower) = follower else { return Ok(None) };
     let (context, reloader) = (Arc::clone(context), Arc::clone(reloader));
-    let apply = move |clients, keys| drop(reloader.apply(News { clients, keys }));
-    let registered = move || Arc::clone(&context.snapshot().clients);
-    follower.start(Sink { apply: Box::new(apply), registered: Box::new(registered) }).map(Some)
+    let apply = move |clients, keys, lifetimes| {
+        drop(reloader.apply(News { clients, keys, lifetimes }));
+    };
+    let of_snapshot = Arc::clone(&context);
+    let registered = move || Arc::clone(&of_snapshot.snapshot().clients);
+    let lifetimes = move || context.snapshot().lifetimes.clone();
+    let sink = Sink {
+        apply: Box::new(apply),
+        registered: Box::new(registered),
+        lifetimes: Box::new(lifetimes),
+    };
+    follower.start(sink).map(Some)
 }

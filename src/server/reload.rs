@@ -28,6 +28,7 @@ use crate::server::judge::{Bars, judge};
 use crate::server::start_error::StartError;
 use crate::snapshot::changes::Changes;
 use crate::snapshot::files::{self, Files};
+use crate::snapshot::lifetimes::Shortened;
 use crate::snapshot::{Snapshot, retention};
 use crate::telemetry::audit::Event;
 
@@ -60,6 +61,8 @@ pub struct News {
     pub clients: Vec<Update>,
     /// All signing keys, in any state; `None` if they are as before.
     pub keys: Option<Vec<SigningKey>>,
+    /// Lifetimes that other servers have noted as shortened, by client; empty for all clients.
+    pub lifetimes: Vec<(String, Shortened)>,
 }
 
 /// The newest version without a fault of each file.
@@ -84,6 +87,7 @@ struct Parts<'o> {
     /// The ids of the keys of the old snapshot that stay although they are not in `keys`.
     kept_keys: &'o [&'o str],
     admin_token: Option<FastHash>,
+    lifetimes: Vec<(String, Shortened)>,
 }
 
 impl Reloader {
@@ -157,7 +161,8 @@ impl Reloader {
         let Newest { clients, keys, key_ids, key_paths, admin_token, lacks_new_file: _ } = newest;
         let clients = clients.map_or_else(|| Arc::clone(&old.clients), Arc::new);
         let kept_keys: Vec<_> = key_ids.values().map(String::as_str).collect();
-        let parts = Parts { config, clients, keys, kept_keys: &kept_keys, admin_token };
+        let lifetimes = Vec::new();
+        let parts = Parts { config, clients, keys, kept_keys: &kept_keys, admin_token, lifetimes };
         // Another process may have changed the file of the lifetimes.
         in_force.lacks_lifetimes = true;
         let (is_applied, stays) = match self.replace(&old, parts, in_force, &mut faults) {
@@ -208,6 +213,7 @@ impl Reloader {
             keys,
             kept_keys: &kept_keys,
             admin_token: old.admin_token.clone(),
+            lifetimes: news.lifetimes,
         };
         let is_applied = self.replace(&old, parts, in_force, &mut faults).unwrap_or_else(|error| {
             faults.extend(error.to_string().lines().map(str::to_owned));
@@ -330,20 +336,24 @@ impl Reloader {
         in_force: &mut InForce,
         faults: &mut Vec<String>,
     ) -> Result<bool, StartError> {
-        let Parts { config, clients, keys, kept_keys, admin_token } = parts;
+        let Parts { config, clients, keys, kept_keys, admin_token, lifetimes: learned } = parts;
         let issuer = judge(&config, &clients)?;
         // Tokens and key sets that were issued with the old lifetimes are still in use. So each
         // field of the retention is the maximum of its old value and its new value.
         let now = self.context.clock.now();
         let registry = Arc::clone(&clients);
         let differences = registry.differences(&old.clients);
-        let lifetimes = old.lifetimes.followed_by(&clients, &differences, now);
+        let mut lifetimes = old.lifetimes.followed_by(&clients, &differences, now);
+        let is_longer = lifetimes.learn(learned);
         let retention = retention(&config.live, &clients, &lifetimes).max(old.keys.retention());
         let keys = old.keys.followed_by(keys, kept_keys, retention, now);
         let generation = old.generation + 1;
         let new = Snapshot::new(clients, keys, issuer, config);
         let new = Snapshot { generation, admin_token, lifetimes, ..new };
-        let changes = Changes::between(old, &new, &differences);
+        let mut changes = Changes::between(old, &new, &differences);
+        if is_longer {
+            changes.add("shortened lifetimes");
+        }
         let write_lifetimes = |snapshot: &Snapshot, is_lacking: &mut bool| {
             if *is_lacking {
                 let state = &snapshot.config.startup.state;

@@ -61,12 +61,13 @@ enum Version {
     One,
 }
 
+/// A lifetime that was shortened.
 #[derive(Clone, Copy, Debug, PartialEq, Eq, Serialize, Deserialize)]
-struct Shortened {
+pub struct Shortened {
     /// The longest lifetime that was in force.
-    lifetime: u32,
+    pub lifetime: u32,
     /// The latest `exp` of a token that was issued with it, and [`CLOCK_STEP`] more.
-    until: UnixTime,
+    pub until: UnixTime,
 }
 
 impl Shortened {
@@ -130,6 +131,41 @@ impl Lifetimes {
         Self { common, shortened, longer_common }
     }
 
+    /// Returns those of these lifetimes that are not in `known`: the client, and the lifetime that was
+    /// shortened. The client is empty if the lifetime counts for all.
+    pub fn rows_beside(&self, known: &Self) -> Vec<(String, Shortened)> {
+        let mut rows = Vec::new();
+        if !Arc::ptr_eq(&self.shortened, &known.shortened) {
+            let is_new =
+                |(id, before): &(&String, &Shortened)| known.shortened.get(*id) != Some(*before);
+            let new = self.shortened.iter().filter(is_new);
+            rows.extend(new.map(|(id, before)| (id.clone(), *before)));
+        }
+        let common = self.longer_common.filter(|_| self.longer_common != known.longer_common);
+        rows.extend(common.map(|before| (String::new(), before)));
+        rows
+    }
+
+    /// Adds lifetimes that another server has noted. Returns whether one of them was not known.
+    pub fn learn(&mut self, rows: impl IntoIterator<Item = (String, Shortened)>) -> bool {
+        let mut is_new = false;
+        for (id, before) in rows {
+            let known = match &*id {
+                "" => self.longer_common,
+                id => self.shortened.get(id).copied(),
+            };
+            if known.is_some_and(|known| known.max(before) == known) {
+                continue;
+            }
+            is_new = true;
+            match &*id {
+                "" => self.longer_common = Some(known.map_or(before, |it| it.max(before))),
+                id => self.shorten(id, before),
+            }
+        }
+        is_new
+    }
+
     fn shorten(&mut self, id: &str, before: Shortened) {
         shorten(Arc::make_mut(&mut self.shortened), id, before);
     }
@@ -179,6 +215,11 @@ impl Lifetimes {
 }
 
 impl Recorded {
+    /// The path of the file in the state directory `directory`.
+    pub fn file(directory: &Path) -> PathBuf {
+        path_in(directory)
+    }
+
     /// Reads the file in the state directory `directory`. No lifetime is known if there is no file.
     ///
     /// # Errors

@@ -9,6 +9,7 @@ pub mod failure;
 pub mod follow;
 mod framing;
 pub mod keys;
+pub mod lifetimes;
 mod lost;
 pub mod node;
 mod password;

@@ -3,6 +3,7 @@
 mod commands;
 mod faults;
 mod impostor;
+mod lifetimes;
 mod lost;
 mod manual;
 mod missed;

@@ -22,6 +22,7 @@ use crate::fault::Fault;
 use crate::keys::signing_key::SigningKey;
 use crate::registry::clients::{Registry, Update};
 use crate::signing::worker::lower_priority;
+use crate::snapshot::lifetimes::Lifetimes;
 use crate::state::revocations::ledger::{Shared, is_over};
 use crate::state::secret_uses::SecretUses;
 use crate::state::store_health::StoreHealth;
@@ -29,6 +30,7 @@ use crate::store::postgres::birth;
 use crate::store::postgres::changed::Changed;
 use crate::store::postgres::database::{Database, REQUEST_LIMIT, ROW_LIMIT, Type};
 use crate::store::postgres::failure::Failure;
+use crate::store::postgres::lifetimes::{self, LifetimeRows};
 use crate::store::postgres::lost::Differences;
 use crate::store::postgres::revocations::{self, Unpolled};
 use crate::store::postgres::rows::{self, Entry, Faulty};
@@ -61,6 +63,7 @@ pub struct Follower {
     /// The fault of the signing keys.
     pub(super) key_fault: Option<String>,
     pub(super) secret_use_rows: SecretUseRows,
+    pub(super) lifetime_rows: LifetimeRows,
     pub(super) upkeep: Upkeep,
     /// When revocations that are over are dropped from memory next.
     pub(super) drop_due: Instant,
@@ -81,10 +84,13 @@ pub struct Sink {
     pub apply: Box<Apply>,
     /// Returns the clients in force.
     pub registered: Box<dyn Fn() -> Arc<Registry> + Send>,
+    /// Returns the lifetimes in force.
+    pub lifetimes: Box<dyn Fn() -> Lifetimes + Send>,
 }
 
-/// Puts changes of clients in force, and all signing keys if they have changed.
-pub type Apply = dyn FnMut(Vec<Update>, Option<Vec<SigningKey>>) + Send;
+/// Puts changes of clients in force, all signing keys if they have changed, and lifetimes that were
+/// shortened.
+pub type Apply = dyn FnMut(Vec<Update>, Option<Vec<SigningKey>>, Vec<lifetimes::Row>) + Send;
 
 impl Position {
     /// Returns the position of a server that reads everything after this call. Begins an epoch if
@@ -184,6 +190,10 @@ impl Follower {
             }
         }
         if done.is_ok() {
+            let noted = self.lifetime_rows.run(&mut self.database, (sink.lifetimes)());
+            if let Err(failure) = noted {
+                warn!(error = %failure, "lifetimes that were shortened were not written");
+            }
             let added = self.secret_use_rows.run(&mut self.database, &self.secret_uses, now);
             // Both are tried again at a later poll.
             if let Err(failure) = added.and_then(|()| self.upkeep.run(&mut self.database, now)) {
@@ -234,7 +244,7 @@ impl Follower {
     }
 
     fn put_in_force(&mut self, changed: Changed, sink: &mut Sink) -> Result<(), Failure> {
-        let Changed { clients, revocations, cut_offs, has_keys, count, .. } = changed;
+        let Changed { clients, revocations, cut_offs, has_keys, lifetimes, count, .. } = changed;
         if count == 0 {
             return Ok(());
         }
@@ -260,6 +270,10 @@ impl Follower {
             }
         }
         let mut keys = if has_keys { self.read_keys()? } else { None };
+        let mut shortened = Vec::new();
+        for ids in lifetimes.chunks(PART) {
+            shortened.extend(lifetimes::read_some(&mut self.database, ids)?);
+        }
         let ids: Vec<_> = clients.into_iter().collect();
         let mut updates = Vec::new();
         for ids in ids.chunks(PART) {
@@ -276,11 +290,11 @@ impl Follower {
                 updates.push(Update::Remove(id));
             }
             if updates.len() >= MOST_AT_ONCE {
-                (sink.apply)(take(&mut updates), keys.take());
+                (sink.apply)(take(&mut updates), keys.take(), take(&mut shortened));
             }
         }
-        if !updates.is_empty() || keys.is_some() {
-            (sink.apply)(updates, keys);
+        if !updates.is_empty() || keys.is_some() || !shortened.is_empty() {
+            (sink.apply)(updates, keys, shortened);
         }
         self.note_faults();
         self.health.count_changes(count);
@@ -395,7 +409,8 @@ impl Follower {
             gone,
             "the store was read anew"
         );
-        (sink.apply)(updates, keys);
+        let shortened = lifetimes::read(&mut self.database)?;
+        (sink.apply)(updates, keys, shortened);
         self.note_faults();
         self.health.note_epoch(position.since);
         self.position = Some(position);

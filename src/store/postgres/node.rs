@@ -25,6 +25,7 @@ use crate::state::uses::Uses;
 use crate::store::postgres::database::{BULK_LIMIT, Database};
 use crate::store::postgres::follow::Follower;
 use crate::store::postgres::keys::KeyRows;
+use crate::store::postgres::lifetimes::{self, LifetimeRows};
 use crate::store::postgres::revocations::{RevocationRows, Unpolled};
 use crate::store::postgres::rows;
 use crate::store::postgres::seal::MasterKeys;
@@ -49,6 +50,8 @@ pub struct Node {
     pub uses: Uses,
     /// The decoy key, which is the same on all servers: an attacker could otherwise compare them.
     pub decoy_key: DecoyKey,
+    /// The lifetimes that were shortened.
+    pub lifetimes: Vec<lifetimes::Row>,
     /// The uses of secrets.
     pub secret_uses: Arc<SecretUses>,
     /// How well the server knows the store.
@@ -115,7 +118,8 @@ impl Node {
             source: &source,
         };
         let known = if settings.cache { start.of_either(&path)? } else { start.of_store()? };
-        let Known { clients, faulty, keys, decoy_key, shared, position, source, away } = known;
+        let Known { clients, faulty, keys, decoy_key, shared, position, .. } = known;
+        let Known { lifetimes, source, away, .. } = known;
         for fault in faulty.values() {
             error!(%fault, "this client is not served");
         }
@@ -172,11 +176,22 @@ impl Node {
             faulty,
             key_fault: None,
             secret_use_rows: SecretUseRows::new(begin),
+            lifetime_rows: LifetimeRows::default(),
             upkeep: Upkeep::new(begin),
             drop_due: begin,
         };
         follower.note_faults();
-        Ok(Self { clients, keys, revocations, uses, decoy_key, secret_uses, health, follower })
+        Ok(Self {
+            clients,
+            keys,
+            revocations,
+            uses,
+            decoy_key,
+            lifetimes,
+            secret_uses,
+            health,
+            follower,
+        })
     }
 
     /// Makes the first signing key, unless another server has made it since the store was read.

@@ -21,6 +21,7 @@ use crate::state::revocations::ledger::Shared;
 use crate::store::postgres::database::{Database, REQUEST_LIMIT, Type};
 use crate::store::postgres::failure::{Failure, FailureKind};
 use crate::store::postgres::follow::{Position, resync_revoked};
+use crate::store::postgres::lifetimes;
 use crate::store::postgres::lost::Recalled;
 use crate::store::postgres::rows::{self, Faulty};
 use crate::store::postgres::schema;
@@ -37,6 +38,8 @@ pub(super) struct Known {
     pub(super) shared: Arc<Shared>,
     /// `None` if everything must be read anew when the store answers.
     pub(super) position: Option<Position>,
+    /// The lifetimes that were shortened. The file in the state directory has those in a snapshot.
+    pub(super) lifetimes: Vec<lifetimes::Row>,
     /// The store from which it was read.
     pub(super) source: Source,
     /// If the store is away: the age of what is known, and why it is away.
@@ -167,6 +170,7 @@ impl Start<'_> {
             decoy_key,
             shared,
             position: Some(position),
+            lifetimes: lifetimes::read(database)?,
             source,
             away: None,
         })
@@ -200,6 +204,7 @@ impl Start<'_> {
             decoy_key,
             shared,
             position: None,
+            lifetimes: Vec::new(),
             // The hosts of the snapshot may be former ones.
             source: Source { hosts: self.source.hosts.clone(), ..source },
             away: Some((Duration::from_secs(age), failure.to_string())),

@@ -7,5 +7,6 @@ grant insert, update on grantd.secret_use to {role};
 grant insert (key, client, ends) on grantd.guard to {role};
 grant execute on function
   grantd.poll, grantd.drop_uses, grantd.drop_revocations, grantd.drop_cut_offs,
-  grantd.drop_changes, grantd.begin_epoch, grantd.cut_off
+  grantd.drop_changes, grantd.begin_epoch, grantd.cut_off, grantd.shorten,
+  grantd.drop_shortened
 to {role};
