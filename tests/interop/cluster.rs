@@ -3,8 +3,10 @@
 
 mod backup;
 mod databases;
+mod faults;
 mod nginx;
 mod page;
+mod survival;
 
 use std::fs;
 use std::net::SocketAddr;
@@ -28,30 +30,30 @@ impl Node {
     /// Starts a node with the store at `url`. `office` has the master key, and the authority of the
     /// database's certificate; `None` if it is [`MASTER_KEY`], and the database has none.
     pub(crate) fn start(url: &str, office: Option<&Home>) -> Self {
-        let home = Home::without_key();
         let key = |office: &Home| fs::read_to_string(office.path("master.key")).unwrap();
         let key = office.map_or_else(|| MASTER_KEY.to_owned(), key);
-        set_mode(&home.write("master.key", &key), 0o600);
-        set_mode(&home.write("admin-token", &secret_of("admin")), 0o600);
         let authority = office.map(|office| office.path("database-ca.pem"));
-        let authority = authority.map(|file| {
-            format!(
-                "ca_file = \"{}\"
-",
-                file.display()
-            )
-        });
-        let authority = authority.unwrap_or_default();
-        let mut text = text_of("cluster/grantd.toml");
-        for (from, to) in [
+        let authority = authority.map(|file| format!("ca_file = \"{}\"\n", file.display()));
+        let edits = [
             ("https://auth.example.com", ISSUER),
             ("/var/lib/grantd/state", "state"),
             ("/etc/grantd/admin-token", "admin-token"),
             ("/etc/grantd/master.key", "master.key"),
-            ("ca_file = \"/etc/grantd/database-ca.pem\"\n", &*authority),
+            ("ca_file = \"/etc/grantd/database-ca.pem\"\n", &*authority.unwrap_or_default()),
             ("\"10.0.0.5\"", "\"127.0.0.1\""),
             (URL, url),
-        ] {
+        ];
+        Self::configured(&text_of("cluster/grantd.toml"), &edits, &key)
+    }
+
+    /// Starts a node with this configuration, in which the first text of each pair is replaced by the
+    /// second, and this master key.
+    pub(crate) fn configured(configuration: &str, edits: &[(&str, &str)], key: &str) -> Self {
+        let home = Home::without_key();
+        set_mode(&home.write("master.key", key), 0o600);
+        set_mode(&home.write("admin-token", &secret_of("admin")), 0o600);
+        let mut text = configuration.to_owned();
+        for (from, to) in edits {
             assert!(text.contains(from), "{from} is not in {text}");
             text = text.replace(from, to);
         }
@@ -59,7 +61,7 @@ impl Node {
         Self::run(home, SocketAddr::from(([127, 0, 0, 1], free_port())))
     }
 
-    fn run(home: Home, address: SocketAddr) -> Self {
+    pub(crate) fn run(home: Home, address: SocketAddr) -> Self {
         let listen = address.to_string();
         Self { program: Program::start(home, &["--config", "grantd.toml", "--listen", &listen]) }
     }

@@ -2,6 +2,7 @@
 //! the program. The pod that they describe runs without Kubernetes.
 
 mod pod;
+mod replicas;
 mod rollout;
 
 use std::collections::BTreeSet;
@@ -32,11 +33,14 @@ impl Manifests {
     /// The shipped manifests, made once by the commands of the documents.
     fn shipped() -> &'static Self {
         static SHIPPED: OnceLock<Manifests> = OnceLock::new();
-        SHIPPED.get_or_init(|| {
-            let text = render(&documented_commands());
-            let all = serde_json::from_str(validate(&text).assert_fine()).unwrap();
-            Self { text, all }
-        })
+        SHIPPED.get_or_init(|| Self::made_by(&documented_commands(0), ONE))
+    }
+
+    /// Makes the manifests in a directory.
+    fn made_by(commands: &str, directory: &str) -> Self {
+        let text = render(commands, directory);
+        let all = serde_json::from_str(validate(&text).assert_fine()).unwrap();
+        Self { text, all }
     }
 
     #[track_caller]
@@ -56,21 +60,29 @@ impl Manifests {
     }
 }
 
-fn documented_commands() -> String {
+/// Returns the commands of one of the blocks in the documents.
+fn documented_commands(block: usize) -> String {
     let section = OPERATIONS.split("\n## Kubernetes\n").nth(1).expect("a section");
-    let block = section.split("```console\n").nth(1).expect("a block of commands");
+    let block = section.split("```console\n").nth(block + 1).expect("a block of commands");
     block.split("```").next().unwrap().to_owned()
 }
 
-/// Runs the commands in a copy of the shipped files. A stand-in for `kubectl apply` prints what would
+/// The directory of one pod with files.
+const ONE: &str = "kubernetes";
+
+/// Runs the commands in a copy of the shipped files of `directory`. A stand-in for `kubectl apply` prints what would
 /// be sent to the cluster.
-fn render(commands: &str) -> String {
+fn render(commands: &str, directory: &str) -> String {
     let work = TempDir::new().unwrap();
     let at = |name: &str| work.path().join(name);
-    fs::create_dir_all(at("deploy/kubernetes")).unwrap();
-    for file in manifest_files() {
-        let name = file.file_name().unwrap();
-        fs::copy(&file, at("deploy/kubernetes").join(name)).unwrap();
+    let copy = at("deploy").join(directory);
+    fs::create_dir_all(&copy).unwrap();
+    for file in manifest_files(directory) {
+        fs::copy(&file, copy.join(file.file_name().unwrap())).unwrap();
+    }
+    // The files that an operator has made before.
+    for name in ["master.key", "pgpass", "database-ca.pem"] {
+        fs::write(at(name), format!("{name}\n")).unwrap();
     }
     let kubectl = succeed(Command::new("sh").args(["-c", "command -v kubectl"]));
     let stand_in = "#!/bin/sh\n[ \"$1 $2 $3\" = \"apply --server-side -k\" ] || exit 2\n";
@@ -83,12 +95,12 @@ fn render(commands: &str) -> String {
     let mut shell = Command::new("bash");
     shell.args(["-euo", "pipefail", "-c", commands]).env("PATH", path).current_dir(work.path());
     let printed = succeed(&mut shell);
-    // `grantd client add` prints the secret before.
+    // `grantd client add` prints the secret before them.
     printed[printed.find("apiVersion:").expect("manifests")..].to_owned()
 }
 
-fn manifest_files() -> Vec<PathBuf> {
-    let entries = fs::read_dir(shipped("kubernetes")).unwrap();
+fn manifest_files(directory: &str) -> Vec<PathBuf> {
+    let entries = fs::read_dir(shipped(directory)).unwrap();
     let files = entries.map(|entry| entry.unwrap().path()).filter(|path| path.is_file());
     files.collect()
 }
@@ -115,16 +127,18 @@ fn the_manifests_are_valid() {
 
 #[test]
 fn every_manifest_is_applied() {
-    let kustomization = text_of("kubernetes/kustomization.yaml");
-    let applied: BTreeSet<_> = kustomization
-        .lines()
-        .filter_map(|line| line.strip_prefix("  - ")?.split_once(".yaml"))
-        .collect();
-    let applied: BTreeSet<_> = applied.into_iter().map(|(name, _)| name.to_owned()).collect();
-    let stem = |file: PathBuf| file.file_stem().unwrap().to_str().unwrap().to_owned();
-    let mut files: BTreeSet<_> = manifest_files().into_iter().map(stem).collect();
-    assert!(files.remove("kustomization"));
-    assert_eq!(applied, files);
+    for directory in [ONE, replicas::THREE] {
+        let kustomization = text_of(&format!("{directory}/kustomization.yaml"));
+        let applied = kustomization
+            .lines()
+            .filter_map(|line| line.strip_prefix("  - ")?.split_once(".yaml"))
+            .map(|(name, _)| name.to_owned());
+        let applied: BTreeSet<_> = applied.collect();
+        let stem = |file: PathBuf| file.file_stem().unwrap().to_str().unwrap().to_owned();
+        let mut files: BTreeSet<_> = manifest_files(directory).into_iter().map(stem).collect();
+        assert!(files.remove("kustomization"));
+        assert_eq!(applied, files);
+    }
 }
 
 /// Runs checkov on the manifests in `directory`.
@@ -134,31 +148,34 @@ fn checkov(directory: &Path) -> Ended {
     run(checkov.args(["--quiet", "--directory"]).arg(directory))
 }
 
-/// checkov has no finding, except for those that an annotation excludes with a reason.
-#[test]
-fn no_policy_is_violated_without_a_reason() {
+/// Asserts that checkov has no finding in `directory`, except for those that an annotation of
+/// `workload`, in this file, excludes with a reason; and that it has one if the pod is privileged.
+fn assert_no_finding(directory: &str, workload: &Value, file: &str) {
     // checkov skips hidden directories.
-    let directory = TempDir::with_prefix("manifests").unwrap();
-    for file in manifest_files() {
-        fs::copy(&file, directory.path().join(file.file_name().unwrap())).unwrap();
+    let copy = TempDir::with_prefix("manifests").unwrap();
+    for file in manifest_files(directory) {
+        fs::copy(&file, copy.path().join(file.file_name().unwrap())).unwrap();
     }
-    let annotations = &Manifests::shipped().get("Deployment", "grantd")["metadata"]["annotations"];
-    let reasons = annotations.as_object().unwrap().values();
+    let reasons = workload["metadata"]["annotations"].as_object().unwrap().values();
     let reasons: Vec<_> = reasons.map(|text| text.as_str().unwrap().split_once('=')).collect();
     assert!(reasons.iter().all(|reason| reason.is_some_and(|(_, reason)| reason.len() > 20)));
-    let ended = checkov(directory.path());
+    let ended = checkov(copy.path());
     let says = format!("Failed checks: 0, Skipped checks: {}", reasons.len());
     assert!(ended.code == Some(0) && ended.stdout.contains(&says), "{ended:?}");
 
-    let deployment = text_of("kubernetes/deployment.yaml");
-    let wrong = deployment.replace("privileged: false", "privileged: true");
-    assert_ne!(wrong, deployment);
-    fs::write(directory.path().join("deployment.yaml"), wrong).unwrap();
-    let ended = checkov(directory.path());
-    assert!(
-        ended.code == Some(1) && ended.stdout.contains("FAILED for resource: Deployment"),
-        "{ended:?}"
-    );
+    let right = text_of(&format!("{directory}/{file}"));
+    let wrong = right.replace("privileged: false", "privileged: true");
+    assert_ne!(wrong, right);
+    fs::write(copy.path().join(file), wrong).unwrap();
+    let ended = checkov(copy.path());
+    let says = format!("FAILED for resource: {}", workload["kind"].as_str().unwrap());
+    assert!(ended.code == Some(1) && ended.stdout.contains(&says), "{ended:?}");
+}
+
+#[test]
+fn no_policy_is_violated_without_a_reason() {
+    let deployment = Manifests::shipped().get("Deployment", "grantd");
+    assert_no_finding(ONE, deployment, "deployment.yaml");
 }
 
 #[test]
@@ -362,17 +379,21 @@ fn the_pod_has_time_to_drain() {
     );
 }
 
-/// No Secret of the repository holds a secret: both are made by the operator.
+/// No Secret of the repository holds a secret: all are made by the operator.
 #[test]
 fn no_secret_is_shipped() {
-    for file in manifest_files() {
-        assert!(!fs::read_to_string(&file).unwrap().contains("kind: Secret"), "{}", file.display());
+    for directory in [ONE, replicas::THREE] {
+        let files = manifest_files(directory);
+        for file in &files {
+            let text = fs::read_to_string(file).unwrap();
+            assert!(!text.contains("kind: Secret"), "{}", file.display());
+        }
+        // Without the files, nothing is applied.
+        let home = Home::without_key();
+        let mut copy = Command::new("cp");
+        succeed(copy.args(files).arg(home.path("")));
+        let ended = run(Command::new("kubectl").arg("kustomize").arg(home.path("")));
+        assert!(ended.code != Some(0) && ended.stdout.is_empty(), "{ended:?}");
+        assert!(ended.stderr.contains("secrets/"), "{ended:?}");
     }
-    // Without the two files, nothing is applied.
-    let home = Home::without_key();
-    let mut copy = Command::new("cp");
-    succeed(copy.args(manifest_files()).arg(home.path("")));
-    let ended = run(Command::new("kubectl").arg("kustomize").arg(home.path("")));
-    assert!(ended.code != Some(0) && ended.stdout.is_empty(), "{ended:?}");
-    assert!(ended.stderr.contains("secrets/"), "{ended:?}");
 }

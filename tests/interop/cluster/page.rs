@@ -46,6 +46,7 @@ fn every_command_of_the_page_is_run_by_a_test() {
         ("Backup", 2),
         ("Restore", 2),
         ("Failover", 1),
+        ("Master key lost", 1),
     ];
     for (heading, count) in run {
         assert_eq!(commands(heading, &[]).len(), count, "{heading}");

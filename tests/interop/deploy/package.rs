@@ -76,6 +76,10 @@ for file in man/man1/grantd.1.gz man/man1/grantd-client-rotate-secret.1.gz \
     fish/vendor_completions.d/grantd.fish doc/grantd/copyright doc/grantd/THIRD-PARTY-NOTICES; do
     [ -s /usr/share/$file ]
 done
+for script in backup restore failover; do
+    [ -x /usr/share/doc/grantd/examples/cluster/$script ]
+done
+[ "$(ls /usr/share/doc/grantd/examples/cluster | wc -l)" -eq 10 ]
 [ "$(xargs </var/lib/dpkg/info/grantd.conffiles)" = \
     "/etc/grantd/clients.json /etc/grantd/grantd.toml /etc/logrotate.d/grantd" ]
 "#;

@@ -34,7 +34,7 @@ pub(crate) fn put(cluster: &Postgres, client: &Value) {
     put_text(cluster, id, &client.to_string());
 }
 
-pub(super) fn put_text(cluster: &Postgres, id: &str, entry: &str) {
+pub(crate) fn put_text(cluster: &Postgres, id: &str, entry: &str) {
     cluster.psql(&format!(
         "insert into grantd.client (client_id, entry) values ('{id}', $entry${entry}$entry$)
          on conflict (client_id) do update set entry = excluded.entry"
