@@ -49,7 +49,7 @@ use crate::signing::engine::Engine;
 use crate::snapshot::Snapshot;
 use crate::state::verified_tokens::VerifiedTokens;
 #[cfg(feature = "postgres")]
-use crate::store::postgres::follow::{Follower, Following, Sink};
+use crate::store::postgres::follow::{Follower, Following, Keys, Sink};
 use crate::telemetry::audit::Event;
 use crate::telemetry::metrics::{self, Metrics};
 use crate::telemetry::refusals::Refusals;
@@ -278,8 +278,10 @@ fn follow(
 ) -> Result<Option<Following>, Fault> {
     let Some(follower) = follower else { return Ok(None) };
     let (context, reloader) = (Arc::clone(context), Arc::clone(reloader));
-    let apply = move |clients, keys, lifetimes| {
-        drop(reloader.apply(News { clients, keys, lifetimes }));
+    let apply = move |clients, keys: Option<Keys>, lifetimes| {
+        let (keys, kept_keys) = keys.map(|keys| (keys.read, keys.kept)).unzip();
+        let kept_keys = kept_keys.unwrap_or_default();
+        drop(reloader.apply(News { clients, keys, kept_keys, lifetimes }));
     };
     let of_snapshot = Arc::clone(&context);
     let registered = move || Arc::clone(&of_snapshot.snapshot().clients);

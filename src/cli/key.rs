@@ -335,7 +335,7 @@ impl Keys {
         let mut lifetimes = lifetimes.followed_by(&clients, now);
         #[cfg(feature = "postgres")]
         if let Some((database, _)) = &mut self.rows {
-            lifetimes.learn(lifetimes::read(database)?);
+            lifetimes.learn(lifetimes::read(database)?, now);
         }
         Ok(retention(&self.config.live, &clients, &lifetimes))
     }

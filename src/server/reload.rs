@@ -61,6 +61,8 @@ pub struct News {
     pub clients: Vec<Update>,
     /// All signing keys, in any state; `None` if they are as before.
     pub keys: Option<Vec<SigningKey>>,
+    /// The ids of keys that stay as they are, although they are not in `keys`.
+    pub kept_keys: Vec<String>,
     /// Lifetimes that other servers have noted as shortened, by client; empty for all clients.
     pub lifetimes: Vec<(String, Shortened)>,
 }
@@ -198,9 +200,11 @@ impl Reloader {
         let mut keys = Vec::new();
         let mut kept_keys: Vec<_> = old.keys.iter().map(SigningKey::key_id).collect();
         if let Some(given) = news.keys {
-            let fault = self.fault_of(&given, &old.keys);
+            let is_kept = |id: &&str| news.kept_keys.iter().any(|kept| kept == id);
+            let kept: Vec<_> = kept_keys.iter().copied().filter(is_kept).collect();
+            let fault = self.fault_of(&given, &kept, &old.keys);
             if fault.is_none() {
-                (keys, kept_keys) = (given, Vec::new());
+                (keys, kept_keys) = (given, kept);
             }
             in_force.key_fault = fault;
         }
@@ -230,9 +234,9 @@ impl Reloader {
         Reloaded { is_applied, faults }
     }
 
-    /// Says why `keys` must not follow the keys `old`.
-    fn fault_of(&self, keys: &[SigningKey], old: &KeySet) -> Option<String> {
-        if keys.is_empty() {
+    /// Says why `keys` must not follow the keys `old`, of which those with the ids `kept` stay.
+    fn fault_of(&self, keys: &[SigningKey], kept: &[&str], old: &KeySet) -> Option<String> {
+        if keys.is_empty() && kept.is_empty() {
             return Some(
                 "there is no signing key; create one with `grantd key generate`".to_owned(),
             );
@@ -344,7 +348,7 @@ impl Reloader {
         let registry = Arc::clone(&clients);
         let differences = registry.differences(&old.clients);
         let mut lifetimes = old.lifetimes.followed_by(&clients, &differences, now);
-        let is_longer = lifetimes.learn(learned);
+        let is_longer = lifetimes.learn(learned, now);
         let retention = retention(&config.live, &clients, &lifetimes).max(old.keys.retention());
         let keys = old.keys.followed_by(keys, kept_keys, retention, now);
         let generation = old.generation + 1;

@@ -161,7 +161,7 @@ fn of_store(config: &Config, clock: &Clock, random: &Random) -> Result<Sources, 
     warn_of_file(&startup.state, &node.revocations, clock);
     let now = clock.now();
     let mut lifetimes = Recorded::read(&startup.state)?.followed_by(&node.clients, now);
-    lifetimes.learn(take(&mut node.lifetimes));
+    lifetimes.learn(take(&mut node.lifetimes), now);
     let retention = retention(&config.live, &node.clients, &lifetimes);
     let Node { clients, keys, revocations, uses, decoy_key, secret_uses, health, .. } = node;
     let Node { follower, .. } = node;

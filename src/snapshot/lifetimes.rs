@@ -75,6 +75,11 @@ impl Shortened {
         Self { lifetime, until: now + u64::from(lifetime) + CLOCK_STEP }
     }
 
+    /// Whether it is kept at `now`.
+    fn counts(&self, now: UnixTime) -> bool {
+        now < self.until + CLOCK_STEP
+    }
+
     fn max(self, other: Self) -> Self {
         Self { lifetime: self.lifetime.max(other.lifetime), until: self.until.max(other.until) }
     }
@@ -118,7 +123,7 @@ impl Lifetimes {
     /// lifetimes that are forgotten at `now`.
     fn aged(&self, clients: &Registry, now: UnixTime) -> Self {
         let common = clients.common_lifetime();
-        let counts = |before: &Shortened| now < before.until + CLOCK_STEP;
+        let counts = |before: &Shortened| before.counts(now);
         let mut shortened = Arc::clone(&self.shortened);
         if !shortened.values().all(counts) {
             Arc::make_mut(&mut shortened).retain(|_, before| counts(before));
@@ -146,10 +151,15 @@ impl Lifetimes {
         rows
     }
 
-    /// Adds lifetimes that another server has noted. Returns whether one of them was not known.
-    pub fn learn(&mut self, rows: impl IntoIterator<Item = (String, Shortened)>) -> bool {
+    /// Adds lifetimes that another server has noted, without those that are forgotten at `now`. Returns
+    /// whether one of them was not known.
+    pub fn learn(
+        &mut self,
+        rows: impl IntoIterator<Item = (String, Shortened)>,
+        now: UnixTime,
+    ) -> bool {
         let mut is_new = false;
-        for (id, before) in rows {
+        for (id, before) in rows.into_iter().filter(|(_, before)| before.counts(now)) {
             let known = match &*id {
                 "" => self.longer_common,
                 id => self.shortened.get(id).copied(),

@@ -2,6 +2,7 @@
 
 mod commands;
 mod faults;
+mod faulty_keys;
 mod impostor;
 mod lifetimes;
 mod lost;

@@ -13,7 +13,7 @@
 #[expect(dead_code, reason = "shared with the bench")]
 mod allocations;
 #[path = "../support/mod.rs"]
-#[expect(dead_code, reason = "shared with the other tests")]
+#[expect(dead_code, unused_imports, reason = "shared with the other tests")]
 mod support;
 
 use grantd::config::StoreUrl;

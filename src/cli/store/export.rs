@@ -46,7 +46,7 @@ pub(super) fn export(
         written.create(file, text_of(revoked).as_bytes())?;
         let registry = client_file::parse(database.name(), &text)?;
         let mut lifetimes = Recorded::default().followed_by(&registry, clock.now());
-        lifetimes.learn(lifetimes::read(&mut database)?);
+        lifetimes.learn(lifetimes::read(&mut database)?, clock.now());
         lifetimes.write(&registry, state)?;
         written.files.push(Recorded::file(state));
     }

@@ -88,9 +88,17 @@ pub struct Sink {
     pub lifetimes: Box<dyn Fn() -> Lifetimes + Send>,
 }
 
+/// All signing keys.
+pub struct Keys {
+    /// The keys that were read.
+    pub read: Vec<SigningKey>,
+    /// The ids of those whose rows have a fault: their previous versions stay in force.
+    pub kept: Vec<String>,
+}
+
 /// Puts changes of clients in force, all signing keys if they have changed, and lifetimes that were
 /// shortened.
-pub type Apply = dyn FnMut(Vec<Update>, Option<Vec<SigningKey>>, Vec<lifetimes::Row>) + Send;
+pub type Apply = dyn FnMut(Vec<Update>, Option<Keys>, Vec<lifetimes::Row>) + Send;
 
 impl Position {
     /// Returns the position of a server that reads everything after this call. Begins an epoch if
@@ -269,7 +277,7 @@ impl Follower {
                 }
             }
         }
-        let mut keys = if has_keys { self.read_keys()? } else { None };
+        let mut keys = has_keys.then(|| self.read_keys()).transpose()?;
         let mut shortened = Vec::new();
         for ids in lifetimes.chunks(PART) {
             shortened.extend(lifetimes::read_some(&mut self.database, ids)?);
@@ -319,25 +327,30 @@ impl Follower {
         }
     }
 
-    /// Returns all signing keys, or `None` if one of them has a fault.
-    fn read_keys(&mut self) -> Result<Option<Vec<SigningKey>>, Failure> {
+    /// Reads all signing keys.
+    fn read_keys(&mut self) -> Result<Keys, Failure> {
         let sealed = rows::sealed_keys(&mut self.database)?;
         let (keys, faults) = rows::open_keys(self.database.name(), &self.master_keys, &sealed);
-        self.snapshot_file.add_keys(faults.is_empty().then_some(sealed));
+        let (sealed, faulty) = rows::divide(sealed, &keys);
+        let kept: Vec<_> = faulty.into_iter().map(|(id, _)| id).collect();
+        self.snapshot_file.add_keys(sealed, &kept);
         let fault = faults.first().map(ToString::to_string);
         if let Some(fault) = &fault
             && self.key_fault.as_ref() != Some(fault)
         {
-            error!(%fault, "the previous signing keys stay in force");
+            error!(%fault, "the previous version of this key, if any, stays in force");
         }
         self.key_fault = fault;
-        Ok(faults.is_empty().then_some(keys))
+        Ok(Keys { read: keys, kept })
     }
 
     pub(super) fn note_faults(&self) {
         let mut problems = Vec::new();
         if let Some(fault) = &self.key_fault {
-            problems.push(format!("{fault}; the previous signing keys stay in force"));
+            problems.push(format!(
+                "{fault}; the other signing keys are in force, and the previous version of this one, \
+                 if any"
+            ));
         }
         if let Some(first) = self.faulty.values().next() {
             let count = self.faulty.len();
@@ -357,7 +370,7 @@ impl Follower {
         self.snapshot_file.begin(source.clone());
         resync_revoked(&mut self.database, &self.revoked, &mut self.snapshot_file, now)?;
         let keys_before = self.snapshot_file.key_ids();
-        let keys = self.read_keys()?;
+        let keys = Some(self.read_keys()?);
         let registered = (sink.registered)();
         // The clients of the registry that are not in the store, until they are found there.
         let missing: HashSet<_> = registered.iter().map(|client| client.id.clone()).collect();

@@ -118,6 +118,23 @@ pub(super) fn open(
     id: &str,
     sealed: &[u8],
 ) -> Result<SigningKey, Fault> {
+    open_row(store, master_keys, id, sealed).map_err(|mut fault| {
+        fault.problem = format!(
+            "{}; if no server has written this row, remove it as the owner: \
+             DELETE FROM grantd.signing_key WHERE key_id = '{}'",
+            fault.problem,
+            clean(id).replace('\'', "''")
+        );
+        fault
+    })
+}
+
+fn open_row(
+    store: &Path,
+    master_keys: &MasterKeys,
+    id: &str,
+    sealed: &[u8],
+) -> Result<SigningKey, Fault> {
     let text = master_keys.open(store, Purpose::SigningKey, id, sealed)?;
     let text = std::str::from_utf8(&text)
         .map_err(|_| Fault::new(store, format!("the signing key {} is not text", clean(id))))?;

@@ -119,7 +119,7 @@ impl Node {
         };
         let known = if settings.cache { start.of_either(&path)? } else { start.of_store()? };
         let Known { clients, faulty, keys, decoy_key, shared, position, .. } = known;
-        let Known { lifetimes, source, away, .. } = known;
+        let Known { key_fault, lifetimes, source, away, .. } = known;
         for fault in faulty.values() {
             error!(%fault, "this client is not served");
         }
@@ -174,7 +174,7 @@ impl Node {
             every: Duration::from_millis(settings.poll_ms),
             position,
             faulty,
-            key_fault: None,
+            key_fault,
             secret_use_rows: SecretUseRows::new(begin),
             lifetime_rows: LifetimeRows::default(),
             upkeep: Upkeep::new(begin),
@@ -210,7 +210,7 @@ impl Node {
             change::first(&mut KeyRows::new(transaction, master_keys, random), bits, now)
         })?;
         self.keys = keys.into_iter().map(|(_, key)| key).collect();
-        snapshot_file.add_keys(Some(rows::sealed_keys(database)?));
+        snapshot_file.add_keys(rows::sealed_keys(database)?, &[]);
         if let (true, [key]) = (is_made, &self.keys[..]) {
             let (key_id, store) = (key.key_id(), database.name().display());
             info!(%key_id, %store, bits, "made the first signing key");
