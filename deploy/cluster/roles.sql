@@ -27,3 +27,7 @@ alter role grantd_node set jit = off;
 alter role grantd_node set lock_timeout = '2s';
 alter role grantd_node set statement_timeout = '10min';
 alter role grantd_node set idle_in_transaction_session_timeout = '2min';
+
+-- Before PostgreSQL 15, every role may create tables there.
+\connect grantd
+revoke create on schema public from public;

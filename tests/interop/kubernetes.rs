@@ -149,8 +149,8 @@ fn checkov(directory: &Path) -> Ended {
 }
 
 /// Asserts that checkov has no finding in `directory`, except for those that an annotation of
-/// `workload`, in this file, excludes with a reason; and that it has one if the pod is privileged.
-fn assert_no_finding(directory: &str, workload: &Value, file: &str) {
+/// `workload` excludes with a reason. Returns a copy of the manifests.
+fn assert_no_finding(directory: &str, workload: &Value) -> TempDir {
     // checkov skips hidden directories.
     let copy = TempDir::with_prefix("manifests").unwrap();
     for file in manifest_files(directory) {
@@ -162,20 +162,21 @@ fn assert_no_finding(directory: &str, workload: &Value, file: &str) {
     let ended = checkov(copy.path());
     let says = format!("Failed checks: 0, Skipped checks: {}", reasons.len());
     assert!(ended.code == Some(0) && ended.stdout.contains(&says), "{ended:?}");
-
-    let right = text_of(&format!("{directory}/{file}"));
-    let wrong = right.replace("privileged: false", "privileged: true");
-    assert_ne!(wrong, right);
-    fs::write(copy.path().join(file), wrong).unwrap();
-    let ended = checkov(copy.path());
-    let says = format!("FAILED for resource: {}", workload["kind"].as_str().unwrap());
-    assert!(ended.code == Some(1) && ended.stdout.contains(&says), "{ended:?}");
+    copy
 }
 
 #[test]
 fn no_policy_is_violated_without_a_reason() {
-    let deployment = Manifests::shipped().get("Deployment", "grantd");
-    assert_no_finding(ONE, deployment, "deployment.yaml");
+    let copy = assert_no_finding(ONE, Manifests::shipped().get("Deployment", "grantd"));
+    let deployment = text_of("kubernetes/deployment.yaml");
+    let wrong = deployment.replace("privileged: false", "privileged: true");
+    assert_ne!(wrong, deployment);
+    fs::write(copy.path().join("deployment.yaml"), wrong).unwrap();
+    let ended = checkov(copy.path());
+    assert!(
+        ended.code == Some(1) && ended.stdout.contains("FAILED for resource: Deployment"),
+        "{ended:?}"
+    );
 }
 
 #[test]

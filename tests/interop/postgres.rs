@@ -10,6 +10,7 @@ mod manual;
 mod missed;
 mod moving;
 pub(crate) mod nodes;
+mod once;
 mod snapshot;
 pub(crate) mod store;
 

@@ -159,7 +159,9 @@ fn every_link_has_a_target() {
         "docs/architecture.md",
         "docs/operations.md",
         "docs/settings.md",
+        "docs/postgresql.md",
         "deploy/README.md",
+        "deploy/cluster/README.md",
         "benches/load/README.md",
     ]
     .map(|document| root.join(document))

@@ -230,3 +230,34 @@ const INSERT: &str = "\
 const LOOK: &str = "select from grantd.epoch";
 /// The last time that the database is given: the end of the year 9999.
 const LAST: UnixTime = UnixTime(253_402_300_799);
+
+#[cfg(test)]
+mod tests {
+    use super::*;
+    use crate::state::uses::index::Entry;
+
+    #[test]
+    fn a_use_that_was_not_inserted_has_its_reason() {
+        let times = [100, 90, 200].map(UnixTime);
+        let refusal = |key: u8, signed_at, until| {
+            let [refused_until, dropped_until, now] = times;
+            let keys = HashSet::from([vec![1; 16]]);
+            let inserted = Inserted { keys, refused_until, dropped_until, now };
+            let entry = Entry { key: [key; 16], client: [0; 8], until: UnixTime(until) };
+            inserted.refusal(Use { entry, signed_at: UnixTime(signed_at) })
+        };
+        assert_eq!(refusal(1, 150, 250), None);
+        assert_eq!(refusal(2, 150, 250), Some(UseError::Used));
+        assert_eq!(refusal(2, 100, 250), Some(UseError::BeforeRecord));
+        assert_eq!(refusal(2, 101, 200), Some(UseError::Forgotten));
+        assert_eq!(refusal(2, 210, 250), Some(UseError::Used));
+        assert_eq!(refusal(2, 211, 250), Some(UseError::Ahead));
+        // What was dropped ends later than now: the clock was set back.
+        let times = [100, 240, 200].map(UnixTime);
+        let [refused_until, dropped_until, now] = times;
+        let inserted = Inserted { keys: HashSet::new(), refused_until, dropped_until, now };
+        let entry = Entry { key: [2; 16], client: [0; 8], until: UnixTime(240) };
+        let refused = inserted.refusal(Use { entry, signed_at: UnixTime(150) });
+        assert_eq!(refused, Some(UseError::Forgotten));
+    }
+}

@@ -1,5 +1,7 @@
 //! Dumps and base backups, made and restored by the shipped scripts and the commands of the page.
 
+use std::collections::BTreeSet;
+use std::ffi::OsString;
 use std::fs;
 use std::path::PathBuf;
 use std::process::Command;
@@ -55,6 +57,11 @@ impl Vault {
 
     fn path(&self, name: &str) -> PathBuf {
         self.directory.path().join(name)
+    }
+
+    fn files(&self) -> BTreeSet<OsString> {
+        let files = fs::read_dir(self.directory.path()).unwrap();
+        files.map(|file| file.unwrap().file_name()).collect()
     }
 
     /// Returns the commands below a heading, with the backups in this directory.
@@ -117,6 +124,9 @@ fn a_restored_dump_brings_back_clients_and_no_revoked_token() {
     standby.catch_up_with(primary);
 
     let [dump, _] = vault.commands("Backup", None);
+    let before = vault.files();
+    assert_ne!(vault.run(standby, REPLICA.0, &dump).code, Some(0));
+    assert_eq!(vault.files(), before, "a dump that fails leaves nothing");
     vault.run(standby, owner, &dump).assert_fine();
     let file = vault.path("grantd.dump");
     assert_eq!(fs::metadata(&file).unwrap().permissions(), mode_600());

@@ -18,7 +18,9 @@ use crate::postgres::nodes::{
 use crate::support::command::{run, succeed};
 use crate::support::home::set_mode;
 use crate::support::postgres::bouncer::PgBouncer;
-use crate::support::postgres::{Postgres, Role, Setup, as_owner, give_to_owner, own_directory};
+use crate::support::postgres::{
+    Postgres, Role, Setup, as_owner, give_to_owner, own_directory, psql_at,
+};
 use crate::support::registry::client_json;
 use crate::support::status::{assert_revoked, is_active, revoke, token_of};
 use crate::support::{Home, Signer, wait_until};
@@ -199,6 +201,19 @@ impl Databases {
     }
 }
 
+/// Asserts that the settings of the role of the nodes are in force behind PgBouncer, which lets no one in
+/// without TLS.
+fn assert_limits(bouncer: &PgBouncer, office: &Home) {
+    let url = bouncer.url(Role::Node).replace("@127.0.0.1:", "@localhost:");
+    let authority = office.path("database-ca.pem");
+    let encrypted = format!("{url}?sslmode=verify-full&sslrootcert={}", authority.display());
+    let settings = "select current_setting('jit'), current_setting('lock_timeout'),
+        current_setting('statement_timeout')";
+    assert_eq!(psql_at(&encrypted, settings).assert_fine(), "off|2s|10min\n");
+    let plain = psql_at(&format!("{url}?sslmode=disable"), "select 1");
+    assert!(plain.code == Some(2) && plain.stderr.contains("SSL required"), "{plain:?}");
+}
+
 /// The drill: the nodes go on while the old primary is stopped and the standby is promoted, each behind
 /// PgBouncer.
 #[test]
@@ -210,6 +225,7 @@ fn the_drill_of_a_failover_loses_no_secret_grant_and_no_revocation_and_accepts_n
     put(primary, &client_json("steady", &json!({})));
     put(primary, &asserting(&signer));
     let ports = bouncers.each_ref().map(|bouncer| bouncer.port);
+    assert_limits(&bouncers[0], office);
     let nodes = Node::three(&databases.url(Role::Node, ports), Some(office));
     let nginx = nginx_over(&nodes);
     let load = Load::on(nginx.plain, "steady");

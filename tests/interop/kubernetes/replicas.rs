@@ -26,21 +26,22 @@ fn stateful_set() -> &'static Value {
 
 #[test]
 fn the_manifests_are_valid() {
-    let text = &manifests().text;
-    for (right, wrong, says) in [
-        ("serviceName:", "servicename:", "StatefulSet grantd: 1.27: "),
-        ("maxSkew: 1", "maxSkew: one", "StatefulSet grantd: 1.27: "),
-        ("cidr: 10.0.0.0/24", "sidr: 10.0.0.0/24", "NetworkPolicy grantd: 1.27: "),
-    ] {
+    let mut text = manifests().text.clone();
+    for (right, wrong) in
+        [("serviceName:", "servicename:"), ("cidr: 10.0.0.0/24", "sidr: 10.0.0.0/24")]
+    {
         assert!(text.contains(right), "{text}");
-        let ended = validate(&text.replace(right, wrong));
+        text = text.replace(right, wrong);
+    }
+    let ended = validate(&text);
+    for says in ["StatefulSet grantd: 1.27: ", "NetworkPolicy grantd: 1.27: "] {
         assert!(ended.stderr.contains(says), "{}", ended.stderr);
     }
 }
 
 #[test]
 fn no_policy_is_violated_without_a_reason() {
-    assert_no_finding(THREE, stateful_set(), "statefulset.yaml");
+    assert_no_finding(THREE, stateful_set());
 }
 
 /// The pod is that of the Deployment, but for its place and its volumes, and what stands beside it is

@@ -3,7 +3,7 @@
 use std::path::Path;
 use std::process::Command;
 
-use super::{DATABASE, Postgres, QUIET, as_owner, client, own_directory};
+use super::{DATABASE, Postgres, QUIET, Role, as_owner, client, own_directory};
 use crate::support::command::{run_with_input, succeed};
 use crate::support::ports::free_port;
 use crate::support::wait_until;
@@ -77,6 +77,12 @@ impl Postgres {
     /// Makes this standby a primary.
     pub(crate) fn promote(&self) {
         assert_eq!(self.psql("select pg_promote(true, 60)"), "t", "{}", self.log());
+    }
+
+    /// Copies [`DATABASE`], which has no connection, within the cluster.
+    pub(crate) fn copy_database(&self, to: &str) {
+        let copy = format!("create database {to} template {DATABASE} owner {}", Role::Owner.name());
+        succeed(self.superuser("psql", "postgres").args(QUIET).arg("-c").arg(copy));
     }
 
     /// Returns a dump of the database as SQL.

@@ -49,6 +49,11 @@ begin atomic
   with over as (
     select g.key from grantd.guard g
     where g.ends < clock_timestamp() - interval '10 seconds'
+      -- While a transaction is open for hours, what was dropped stays in the index: do not read it
+      -- each time.
+      and g.ends > coalesce(
+        (select e.dropped - interval '10 minutes' from grantd.epoch e), '-infinity'
+      )
     order by g.ends limit most
     -- Each of several nodes drops other rows.
     for update skip locked
