@@ -7,7 +7,7 @@
 //! In a new epoch, and after an absence that is longer than the outbox reaches back, everything is
 //! read anew and compared with what is in force.
 
-use std::collections::{HashMap, HashSet};
+use std::collections::HashSet;
 use std::mem::take;
 use std::panic::{AssertUnwindSafe, catch_unwind};
 use std::sync::Arc;
@@ -23,15 +23,16 @@ use crate::keys::signing_key::SigningKey;
 use crate::registry::clients::{Registry, Update};
 use crate::signing::worker::lower_priority;
 use crate::snapshot::lifetimes::Lifetimes;
-use crate::state::revocations::ledger::{Shared, is_over};
+use crate::state::revocations::ledger::Shared;
 use crate::state::secret_uses::SecretUses;
 use crate::state::store_health::StoreHealth;
 use crate::store::postgres::birth;
 use crate::store::postgres::changed::Changed;
-use crate::store::postgres::database::{Database, REQUEST_LIMIT, ROW_LIMIT, Type};
+use crate::store::postgres::database::{Database, REQUEST_LIMIT, Type};
 use crate::store::postgres::failure::Failure;
 use crate::store::postgres::lifetimes::{self, LifetimeRows};
 use crate::store::postgres::lost::Differences;
+use crate::store::postgres::resync::resync_revoked;
 use crate::store::postgres::revocations::{self, Unpolled};
 use crate::store::postgres::rows::{self, Entry, Faulty};
 use crate::store::postgres::seal::MasterKeys;
@@ -439,62 +440,6 @@ impl Follower {
     }
 }
 
-/// Reads all revocations and cut-offs into memory and into the snapshot. Writes those back that are in
-/// memory and that the store has lost: a standby that was promoted may lack the last ones.
-pub(super) fn resync_revoked(
-    database: &mut Database,
-    shared: &Shared,
-    snapshot_file: &mut SnapshotFile,
-    now: UnixTime,
-) -> Result<(), Failure> {
-    let revoked = &shared.revoked;
-    let mut lost_cut_offs: HashMap<_, _> = revoked.cut_offs().into_iter().collect();
-    database.for_each(ALL_CUT_OFFS, &[], ROW_LIMIT, |row| {
-        if let Some((client, until)) = revocations::read_cut_off(&row)? {
-            if lost_cut_offs.get(&client).is_some_and(|own| *own <= until) {
-                lost_cut_offs.remove(&client);
-            }
-            revoked.insert_cut_off(client, until);
-            snapshot_file.add(&Item::CutOff(client, until));
-        }
-        Ok(())
-    })?;
-    // What is over, or covered by a cut-off, was dropped from the store, not lost.
-    shared.drop_over(now);
-    lost_cut_offs.retain(|_, until| !is_over(*until, now));
-    let mut lost = HashSet::with_capacity(revoked.len());
-    revoked.for_each(|row| {
-        lost.insert(row.key);
-    });
-    database.for_each(ALL_REVOKED, &[], ROW_LIMIT, |row| {
-        if let Some(row) = revocations::read(&row)? {
-            lost.remove(&row.key);
-            snapshot_file.add(&Item::Revoked(row));
-            revoked.insert(row);
-        }
-        Ok(())
-    })?;
-    if lost.is_empty() && lost_cut_offs.is_empty() {
-        return Ok(());
-    }
-    let mut rows = Vec::with_capacity(lost.len());
-    revoked.for_each(|row| {
-        if lost.contains(&row.key) {
-            rows.push(row);
-        }
-    });
-    let cut_offs: Vec<_> = lost_cut_offs.into_iter().collect();
-    revocations::put_cut_offs(database, &cut_offs)?;
-    revocations::put(database, &rows)?;
-    warn!(
-        store = %database.name().display(),
-        revocations = rows.len(),
-        cut_offs = cut_offs.len(),
-        "the store had lost revocations that are in force here: they are written back"
-    );
-    Ok(())
-}
-
 /// The thread that follows the store. It ends when this value is dropped.
 #[derive(Debug)]
 pub struct Following {
@@ -537,9 +482,6 @@ const REVOKED: &str = "select r.key, r.client, r.expires_at from grantd.revocati
                        where r.key = any ($1::bytea[])";
 const CUT_OFF: &str = "select c.client, c.until from grantd.cut_off c \
                        where c.client = any ($1::bytea[])";
-const ALL_REVOKED: &str = "select r.key, r.client, r.expires_at from grantd.revocation r \
-                           where r.expires_at > extract(epoch from clock_timestamp())::bigint - 3600";
-const ALL_CUT_OFFS: &str = "select c.client, c.until from grantd.cut_off c";
 const DROP_EVERY: Duration = Duration::from_secs(300);
 /// The most rows that one statement reads by their names.
 const PART: usize = 5000;

@@ -9,7 +9,7 @@ use crate::random::Random;
 use crate::state::revocations::ledger::Shared;
 use crate::store::postgres::database::{BULK_LIMIT, Database, Transaction, Type};
 use crate::store::postgres::failure::Failure;
-use crate::store::postgres::follow::resync_revoked;
+use crate::store::postgres::resync::resync_revoked;
 use crate::store::postgres::revocations;
 use crate::store::postgres::seal::{MasterKeys, Purpose};
 use crate::store::postgres::snapshot_file::SnapshotFile;
