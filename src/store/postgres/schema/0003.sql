@@ -52,6 +52,57 @@ for each statement execute function grantd.note_shortened();
 create trigger updated after update on grantd.shortened referencing new table as new_rows
 for each statement execute function grantd.note_shortened();
 
+-- Each of several nodes drops other rows, so that none waits for another.
+create or replace function grantd.drop_revocations(most bigint) returns bigint
+language sql volatile security definer set jit = off set search_path = pg_catalog, pg_temp
+begin atomic
+  with ended as (
+    select r.key from grantd.revocation r
+    where r.expires_at < extract(epoch from clock_timestamp())::bigint - 3600
+    limit most for update skip locked
+  ), covered as (
+    select r.key from grantd.revocation r join grantd.cut_off c on c.client = r.client
+    where r.expires_at <= c.until
+    limit most for update of r skip locked
+  ), dropped as (
+    delete from grantd.revocation r
+    using (select key from ended union select key from covered) o where r.key = o.key
+    returning 1
+  )
+  select count(*) from dropped;
+end;
+
+create or replace function grantd.drop_cut_offs(most bigint) returns bigint
+language sql volatile security definer set jit = off set search_path = pg_catalog, pg_temp
+begin atomic
+  with over as (
+    select c.client from grantd.cut_off c
+    where c.until < extract(epoch from clock_timestamp())::bigint - 3600
+    limit most for update skip locked
+  ), dropped as (
+    delete from grantd.cut_off c using over o where c.client = o.client returning 1
+  )
+  select count(*) from dropped;
+end;
+
+create or replace function grantd.drop_changes(most bigint) returns bigint
+language sql volatile security definer set jit = off set search_path = pg_catalog, pg_temp
+begin atomic
+  with over as (
+    select n.seq from grantd.changes n
+    where n.at < clock_timestamp() - interval '1 hour'
+      and n.xid < pg_snapshot_xmin(pg_current_snapshot())
+    order by n.at limit most for update skip locked
+  ), dropped as (
+    delete from grantd.changes n using over o where n.seq = o.seq returning n.xid
+  ), noted as (
+    update grantd.pruned p set xid = greatest(p.xid, d.xid)
+    from (select xid from dropped order by xid desc limit 1) d
+    returning 1
+  )
+  select (select count(*) from dropped) + 0 * (select count(*) from noted);
+end;
+
 -- With a client, the uses of its secrets are dropped. They are locked in the order in which nodes
 -- add to them.
 create or replace function grantd.note_client() returns trigger
