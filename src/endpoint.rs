@@ -31,6 +31,7 @@ use crate::random::{NoEntropy, Random};
 use crate::signing::engine::Engine;
 use crate::snapshot::Snapshot;
 use crate::snapshot::loss::Loss;
+use crate::state::key_rotation::KeyRotation;
 use crate::state::revocations::Revocations;
 use crate::state::secret_uses::SecretUses;
 use crate::state::store_health::StoreHealth;
@@ -79,6 +80,8 @@ pub struct Context {
     pub random: Random,
     /// The assertions and proofs that were used. The server accepts none of them again.
     pub uses: Uses,
+    /// How the rotation of the signing keys goes.
+    pub key_rotation: Arc<KeyRotation>,
     /// How well this server knows the store in a database; `None` if its state is in files.
     pub store: Option<Arc<StoreHealth>>,
     /// Generates the nonces of DPoP proofs. The cell is empty until a configuration requires
@@ -108,7 +111,8 @@ impl Context {
 
     /// Why the server does not know what is in the store, and what follows; `None` if it does.
     pub fn store_fault(&self) -> Option<String> {
-        self.store.as_ref()?.fault(self.clock.instant())
+        let max_age = self.snapshot().config.live.jwks_max_age;
+        self.store.as_ref()?.fault(self.clock.instant(), max_age)
     }
 
     /// Returns the generator of nonces if `snapshot` requires a nonce in DPoP proofs.

@@ -8,4 +8,5 @@ pub mod key_file;
 pub mod key_set;
 pub mod key_store;
 pub mod life;
+pub mod rotation;
 pub mod signing_key;

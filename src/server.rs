@@ -10,6 +10,7 @@ mod collectors;
 mod in_force;
 mod judge;
 mod reload;
+mod rotation;
 mod sources;
 mod start_error;
 
@@ -35,21 +36,31 @@ use crate::http::descriptors::allowed_connections;
 use crate::http::event_loops::{EventLoops, Threads};
 pub use crate::http::listener::{Listener, Peer};
 pub use crate::http::service::{Arrival, Service};
+#[cfg(feature = "postgres")]
+use crate::keys::change::successor_bits;
 use crate::keys::key_set::KeySet;
+#[cfg(feature = "postgres")]
+use crate::keys::rotation::PlannedKey;
 use crate::oauth::client_assertion::AudienceForm;
 use crate::random::Random;
 pub(crate) use crate::server::judge::{about_certificate_proxies, about_state_directory, judge};
 #[doc(hidden)]
 pub use crate::server::reload::News;
 pub use crate::server::reload::{Reloaded, Reloader};
+#[cfg(feature = "postgres")]
+use crate::server::sources::FIRST_KEY_BITS;
 use crate::server::sources::Sources;
 pub use crate::server::start_error::StartError;
 use crate::signing::backends::Backends;
 use crate::signing::engine::Engine;
 use crate::snapshot::Snapshot;
+use crate::state::key_rotation::KeyRotation;
 use crate::state::verified_tokens::VerifiedTokens;
 #[cfg(feature = "postgres")]
-use crate::store::postgres::follow::{Follower, Following, Keys, Sink};
+use crate::store::postgres::{
+    follow::{Follower, Following, Keys, Sink},
+    rotation::Serving,
+};
 use crate::telemetry::audit::Event;
 use crate::telemetry::metrics::{self, Metrics};
 use crate::telemetry::refusals::Refusals;
@@ -127,6 +138,7 @@ impl Server {
         let snapshot = Snapshot::new(Arc::new(clients), keys, issuer, config.clone());
         let snapshot = Snapshot { admin_token, lifetimes, ..snapshot };
         let snapshot = ArcSwap::from_pointee(snapshot);
+        let key_rotation = Arc::<KeyRotation>::default();
         let metrics = Arc::new(Metrics::new().map_err(io::Error::other)?);
         metrics::init(&metrics.assertion_audiences, AudienceForm::ALL.map(AudienceForm::label));
         let context = Arc::new(Context {
@@ -147,6 +159,7 @@ impl Server {
             clock,
             random,
             uses,
+            key_rotation,
             store,
             nonces: OnceLock::new(),
         });
@@ -283,13 +296,28 @@ fn follow(
         let kept_keys = kept_keys.unwrap_or_default();
         drop(reloader.apply(News { clients, keys, kept_keys, lifetimes }));
     };
-    let of_snapshot = Arc::clone(&context);
-    let registered = move || Arc::clone(&of_snapshot.snapshot().clients);
-    let lifetimes = move || context.snapshot().lifetimes.clone();
+    let key_rotation = Arc::clone(&context.key_rotation);
+    let [of_clients, of_lifetimes] = [(); 2].map(|()| Arc::clone(&context));
     let sink = Sink {
         apply: Box::new(apply),
-        registered: Box::new(registered),
-        lifetimes: Box::new(lifetimes),
+        registered: Box::new(move || Arc::clone(&of_clients.snapshot().clients)),
+        lifetimes: Box::new(move || of_lifetimes.snapshot().lifetimes.clone()),
+        serving: Box::new(move || serving(&context)),
+        key_rotation,
     };
     follower.start(sink).map(Some)
+}
+
+/// Returns the keys in force.
+#[cfg(feature = "postgres")]
+fn serving(context: &Context) -> Serving {
+    let (snapshot, now) = (context.snapshot(), context.clock.now());
+    let keys = &snapshot.keys;
+    Serving {
+        keys: PlannedKey::all(keys),
+        published: keys.published(now).map(|key| key.key_id().to_owned()).collect(),
+        retention: keys.retention(),
+        rotate_every: snapshot.config.live.rotate_every,
+        bits: keys.signing_key(now).map_or(FIRST_KEY_BITS, |key| successor_bits(key)),
+    }
 }

@@ -9,7 +9,7 @@ pub mod loss;
 
 use std::sync::Arc;
 
-use crate::config::{Config, IssuerUrl, Live};
+use crate::config::{Config, IssuerUrl};
 use crate::keys::key_set::KeySet;
 use crate::keys::life::Retention;
 use crate::oauth::client_secret::FastHash;
@@ -66,9 +66,13 @@ impl Snapshot {
     }
 }
 
-/// Returns the time for which verifiers may cache a key set, and the longest lifetime of a token of
-/// all `clients`, those that were shortened included.
-pub fn retention(live: &Live, clients: &Registry, lifetimes: &Lifetimes) -> Retention {
+/// Returns the time for which verifiers may cache a key set, and the time for which a token of a
+/// retired key may be valid: the longest lifetime of a token of all `clients`, those that were
+/// shortened included. In a database it is twice that: its servers are on several machines, and one
+/// that is cut off may sign with the old key for some time after the others have changed. Servers
+/// that share a directory read it within seconds.
+pub fn retention(config: &Config, clients: &Registry, lifetimes: &Lifetimes) -> Retention {
     let longest = u64::from(clients.longest_lifetime()).max(lifetimes.longest_of_all());
-    Retention { jwks_max_age: live.jwks_max_age, token_lifetime: longest }
+    let token_lifetime = if config.startup.store.url.is_some() { 2 * longest } else { longest };
+    Retention { jwks_max_age: config.live.jwks_max_age, token_lifetime }
 }

@@ -3,6 +3,7 @@
 pub mod client_state;
 mod earlier_release;
 pub(crate) mod group_commit;
+pub mod key_rotation;
 pub mod revocations;
 pub mod secret_uses;
 pub(crate) mod shares;

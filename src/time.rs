@@ -73,6 +73,16 @@ impl UnixTime {
     }
 }
 
+/// Parses a duration to seconds: `900`, `90s`, `15m`, `24h`, `90d`.
+pub fn parse_duration(text: &str) -> Option<u64> {
+    let units = [('s', 1), ('m', 60), ('h', 3600), ('d', 86_400)];
+    let with_unit = units.iter().find_map(|(name, unit)| Some((text.strip_suffix(*name)?, *unit)));
+    let (number, unit) = with_unit.unwrap_or((text, 1));
+    // A plus sign is no digit, but `parse` accepts it.
+    let number = Some(number).filter(|number| number.bytes().all(|byte| byte.is_ascii_digit()));
+    number?.parse::<u64>().ok()?.checked_mul(unit)
+}
+
 impl fmt::Display for UnixTime {
     fn fmt(&self, f: &mut fmt::Formatter<'_>) -> fmt::Result {
         self.0.fmt(f)

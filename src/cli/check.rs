@@ -4,6 +4,7 @@
 mod files;
 mod loaded;
 mod registry;
+mod rotation;
 mod routes;
 #[cfg(unix)]
 mod service_user;
@@ -85,6 +86,9 @@ pub(super) fn run(args: ServeArgs) -> Result<(), CliError> {
             config.startup.admin_listen
         ))?;
     }
+    if let Some(warning) = rotation::warning(&config) {
+        print(format_args!("warning: {warning}"))?;
+    }
     if let Some(warning) = stop::warning(&config) {
         print(format_args!("warning: {warning}"))?;
     }
@@ -150,8 +154,9 @@ fn load_files(
         let lifetimes = lifetimes.as_ref().ok().cloned().unwrap_or_default();
         let clients = &clients.registry;
         let lifetimes = lifetimes.followed_by(clients, now);
-        let longest = retention(&config.live, clients, &lifetimes).token_lifetime;
-        Loss::find(config, trace, keys, longest, now)
+        let retention = retention(config, clients, &lifetimes);
+        problems.extend(rotation::fault(config, &retention));
+        Loss::find(config, trace, keys, retention.token_lifetime, now)
     });
     let lost = lost.transpose().map(Option::flatten);
     let judged = match &loaded {

@@ -57,7 +57,9 @@ pub(super) enum KeyCommand {
     ///
     /// The new key starts to sign when every cached key set includes it. This takes twice the
     /// setting jwks_max_age. In the output, `retires` says when the old key stops signing and when
-    /// it leaves the key set. Fails if there is already a new key that does not sign yet.
+    /// it leaves the key set. If there is already a new key that does not sign yet, as with the
+    /// setting keys.rotate_every, this key starts to sign as soon as every cached key set includes
+    /// it, and no key is generated. Fails if it does so already.
     Rotate {
         #[command(flatten)]
         keys: KeyArgs,
@@ -162,14 +164,31 @@ pub(super) fn run(command: KeyCommand) -> Result<(), CliError> {
 fn rotate(args: KeyArgs, bits: u16, server: &WaitArgs, now: UnixTime) -> Result<(), CliError> {
     let mut keys = args.open()?;
     let retention = keys.retention_of_clients()?;
-    let Rotated { made, signing, retirement } =
+    let Rotated { made, instead_of, signing, retirement } =
         keys.change(|store| change::rotate(store, bits, &retention, now))?;
     let Retirement { retires_at, gone_at } = retirement;
     let mut described = describe(&made);
     described["retires"] = json!({ "kid": signing, "retires_at": retires_at, "gone_at": gone_at });
+    if let Some(planned) = instead_of {
+        described["instead_of"] = json!(planned);
+        let then = match keys.config.live.rotate_every {
+            Some(_) => {
+                "a server makes the next key when it signs, because keys.rotate_every is set"
+            }
+            None => "keys.rotate_every is not set here, so run this again for the next key",
+        };
+        described["note"] = json!(format!(
+            "this key was published already and begins to sign earlier than planned; {then}"
+        ));
+    }
     keys.print(described)?;
     server.wait_until(&format!("key {}", made.key_id()), "/keys", |keys| {
-        let is_in_use = |key: &Value| key["state"] == "published" || key["state"] == "signing";
+        let is_early = |key: &Value| {
+            instead_of.is_none_or(|planned| key["signs_from"].as_u64() < Some(planned.0))
+        };
+        let is_in_use = |key: &Value| {
+            (key["state"] == "published" || key["state"] == "signing") && is_early(key)
+        };
         let mut keys = keys.as_array().into_iter().flatten();
         keys.any(|key| key["kid"] == made.key_id() && is_in_use(key))
     })
@@ -337,7 +356,7 @@ impl Keys {
         if let Some((database, _)) = &mut self.rows {
             lifetimes.learn(lifetimes::read(database)?, now);
         }
-        Ok(retention(&self.config.live, &clients, &lifetimes))
+        Ok(retention(&self.config, &clients, &lifetimes))
     }
 
     /// Like [`Self::retention`], but fails if there is no client registry, because the registry

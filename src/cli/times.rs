@@ -2,7 +2,7 @@
 
 use serde_json::{Map, Value};
 
-use crate::time::UnixTime;
+use crate::time::{self, UnixTime};
 
 /// Adds the member `dates` to the description of a client, a secret or a key, and to that of the old
 /// key in `retires`. `dates` holds its times in the format of RFC 3339. Without times, it is left
@@ -22,9 +22,10 @@ pub(super) fn add_dates(described: &mut Value) {
 }
 
 /// In the description of a client, a secret or a key, these members are times in Unix seconds.
-const TIMES: [&str; 8] = [
+const TIMES: [&str; 9] = [
     "published_at",
     "signs_from",
+    "instead_of",
     "retires_at",
     "gone_at",
     "last_fetch",
@@ -35,12 +36,8 @@ const TIMES: [&str; 8] = [
 
 /// Parses a duration to seconds: `900`, `15m`, `24h`, `90d`.
 pub(super) fn parse_duration(argument: &str) -> Result<u64, String> {
-    let units = [('s', 1), ('m', 60), ('h', 3600), ('d', 86_400)];
-    let with_unit =
-        units.iter().find_map(|(name, unit)| Some((argument.strip_suffix(*name)?, *unit)));
-    let (number, unit) = with_unit.unwrap_or((argument, 1));
-    let seconds = digits(number).and_then(|number| number.checked_mul(unit));
-    seconds.ok_or_else(|| "must be seconds, or a duration as in 15m, 24h or 90d".to_owned())
+    time::parse_duration(argument)
+        .ok_or_else(|| "must be seconds, or a duration as in 15m, 24h or 90d".to_owned())
 }
 
 /// Parses a duration that must fit into 32 bits.

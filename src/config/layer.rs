@@ -45,9 +45,13 @@ impl Layer {
             fault
         };
         let table = DeTable::parse(&text)
-            .map_err(|error| fault(error.message(), error.span().map(|span| span.start)))?
-            .into_inner();
-        let mut problems = unknown_names(&table, "", &setting_names());
+            .map_err(|error| fault(error.message(), error.span().map(|span| span.start)))?;
+        let table = table.into_inner();
+        let mut known = setting_names();
+        known.push(format!("{KEYS}.{DIRECTORY}"));
+        known.sort();
+        let mut problems = unknown_names(&table, "", &known);
+        let table = with_flat_keys(table);
         problems.extend(read_parts(&table, Strings::OfFile).err().into_iter().flatten());
         match problems.into_iter().min_by_key(|problem| problem.offset) {
             Some(problem) => {
@@ -64,7 +68,7 @@ impl Layer {
     ///
     /// A [`ConfigError`] that says what the value must be.
     pub fn from_text(setting: &str, text: &str) -> Result<Self, ConfigError> {
-        match read_parts(&table_of(setting, text), Strings::Texts) {
+        match read_parts(&with_flat_keys(table_of(setting, text)), Strings::Texts) {
             Ok(_) => Ok(Self(Source::Setting(setting.to_owned(), text.to_owned()))),
             Err(problems) => Err(ConfigError::from(
                 problems.into_iter().next().map_or_else(String::new, |it| it.text),
@@ -73,11 +77,11 @@ impl Layer {
     }
 
     fn table(&self) -> DeTable<'_> {
-        match &self.0 {
+        with_flat_keys(match &self.0 {
             // `from_file` has parsed the text.
             Source::File(text) => DeTable::parse(text).map(Spanned::into_inner).unwrap_or_default(),
             Source::Setting(setting, text) => table_of(setting, text),
-        }
+        })
     }
 }
 
@@ -89,6 +93,33 @@ fn table_of<'t>(setting: &'t str, text: &'t str) -> DeTable<'t> {
     };
     DeTable::from_iter([(Spanned::new(0..0, name.into()), Spanned::new(0..0, value))])
 }
+
+/// Returns the table with the settings in its table `keys`, if it has one, beside that: `directory`
+/// as `keys`, and each other one with a dot in its name, as in `keys.rotate_every`. `keys` alone is
+/// the directory, so that its setting is one name, as its flag and its variable.
+fn with_flat_keys(mut table: DeTable<'_>) -> DeTable<'_> {
+    if !matches!(table.get(KEYS).map(Spanned::get_ref), Some(DeValue::Table(_))) {
+        return table;
+    }
+    if let Some((_, keys)) = table.remove_entry(KEYS)
+        && let DeValue::Table(keys) = keys.into_inner()
+    {
+        for (name, value) in keys {
+            let span = name.span();
+            let name = match &**name.get_ref() {
+                DIRECTORY => KEYS.to_owned(),
+                name => format!("{KEYS}.{name}"),
+            };
+            table.insert(Spanned::new(span, name.into()), value);
+        }
+    }
+    table
+}
+
+/// The setting of the directory of keys, and the table of the settings of keys.
+const KEYS: &str = "keys";
+/// The name of that setting in the table.
+const DIRECTORY: &str = "directory";
 
 impl Config {
     /// Applies `layers` to the defaults, in the given order. A later layer overrides an earlier
@@ -151,15 +182,14 @@ fn unknown_names(table: &DeTable<'_>, outer: &str, known: &[String]) -> Vec<Prob
     let mut problems = Vec::new();
     for (key, value) in table {
         let name = &**key.get_ref();
-        if known_here().any(|setting| setting == name) {
-            continue;
-        }
-        if !known_here().any(|setting| setting.split('.').next() == Some(name)) {
+        let inside = format!("{name}.");
+        let has_inside = known_here().any(|setting| setting.starts_with(&inside));
+        if let (true, DeValue::Table(inner)) = (has_inside, value.get_ref()) {
+            problems.extend(unknown_names(inner, &format!("{outer}{inside}"), known));
+        } else if !known_here().any(|setting| setting == name || setting.starts_with(&inside)) {
             let mut names: Vec<_> = known_here().filter_map(|it| it.split('.').next()).collect();
             names.dedup();
             problems.push(Problem::unknown(name, &names).at(key));
-        } else if let DeValue::Table(inner) = value.get_ref() {
-            problems.extend(unknown_names(inner, &format!("{outer}{name}."), known));
         }
     }
     problems

@@ -1,10 +1,12 @@
-//! Numbers with a range.
+//! Numbers with a range, and durations.
 
 use std::fmt;
 use std::marker::PhantomData;
 
 use serde::Deserializer;
 use serde::de::{Error, Visitor};
+
+use crate::time::parse_duration;
 
 /// Deserializes a number from `MIN` to `MAX`.
 pub(super) fn number<'de, D, T, const MIN: u64, const MAX: u64>(
@@ -37,6 +39,51 @@ impl<T: TryFrom<u64>, const MIN: u64, const MAX: u64> Visitor<'_> for Number<T, 
         self.visit_u64(u64::try_from(number).unwrap_or(u64::MAX))
     }
 }
+
+/// Deserializes a duration, in seconds, or `off`.
+pub(super) fn duration_or_off<'de, D: Deserializer<'de>>(
+    deserializer: D,
+) -> Result<Option<u64>, D::Error> {
+    deserializer.deserialize_any(DurationOrOff)
+}
+
+struct DurationOrOff;
+
+impl Visitor<'_> for DurationOrOff {
+    type Value = Option<u64>;
+
+    fn expecting(&self, f: &mut fmt::Formatter<'_>) -> fmt::Result {
+        f.write_str("a duration as in \"90d\", or \"off\"")
+    }
+
+    fn visit_str<E: Error>(self, text: &str) -> Result<Option<u64>, E> {
+        if text.eq_ignore_ascii_case("off") {
+            return Ok(None);
+        }
+        match parse_duration(text) {
+            Some(seconds) => self.visit_u64(seconds),
+            None => Err(E::custom(
+                "must be off, seconds, or a duration as in 12h or 90d (units: s, m, h, d)",
+            )),
+        }
+    }
+
+    fn visit_u64<E: Error>(self, seconds: u64) -> Result<Option<u64>, E> {
+        if (1..=MOST_SECONDS).contains(&seconds) {
+            Ok(Some(seconds))
+        } else {
+            Err(E::custom("must be a duration from 1s to 3650d, or off"))
+        }
+    }
+
+    fn visit_i64<E: Error>(self, seconds: i64) -> Result<Option<u64>, E> {
+        // 0 is refused.
+        self.visit_u64(u64::try_from(seconds).unwrap_or(0))
+    }
+}
+
+/// The longest duration: ten years.
+const MOST_SECONDS: u64 = 315_360_000;
 
 /// The greatest value of the settings `workers` and `limits.password_threads`.
 pub(super) const MAX_WORKERS: u64 = 1024;

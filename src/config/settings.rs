@@ -7,7 +7,7 @@ use serde::{Deserialize, Deserializer, Serialize};
 
 use crate::config::address::{IssuerUrl, ListenAddr, SocketMode};
 use crate::config::limits::{FailureLimits, LiveLimits, StartupLimits};
-use crate::config::number::{LONG, MAX_WORKERS, cores, number};
+use crate::config::number::{LONG, MAX_WORKERS, cores, duration_or_off, number};
 use crate::config::page::Page;
 use crate::config::proxy::{ClientCertificates, TrustedProxy};
 use crate::config::route::{self, RouteSetting};
@@ -80,6 +80,10 @@ pub struct Live {
     pub clients: PathBuf,
     /// The directory of signing keys.
     pub keys: PathBuf,
+    /// The time, in seconds, for which a signing key signs before the next one does. `None`: keys
+    /// are rotated by hand.
+    #[serde(rename = "keys.rotate_every", deserialize_with = "duration_or_off")]
+    pub rotate_every: Option<u64>,
     /// The file that contains the admin token. Other machines need this token to use the admin
     /// listener. `None`: other machines may use only `/livez` and `/readyz`.
     pub admin_token_file: Option<PathBuf>,
@@ -120,6 +124,7 @@ impl Default for Live {
         Self {
             clients: "clients.json".into(),
             keys: "keys".into(),
+            rotate_every: None,
             admin_token_file: None,
             issuer: None,
             allow_demo_clients: false,

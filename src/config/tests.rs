@@ -20,6 +20,39 @@ fn a_later_layer_wins_setting_by_setting() {
 }
 
 #[test]
+fn the_table_of_keys_holds_the_directory_and_the_rotation() {
+    let directory = tempfile::tempdir().unwrap();
+    let file = directory.path().join("g.toml");
+    let read = |toml: &str| {
+        std::fs::write(&file, toml).unwrap();
+        Layer::from_file(&file).map_err(|fault| fault.to_string())
+    };
+    let live = |layers: &[Layer]| Config::from_layers(layers.to_vec()).unwrap().live;
+    let [table, string, every] = [
+        "[keys]\ndirectory = \"d\"\nrotate_every = \"12h\"",
+        "keys = \"e\"",
+        "keys.rotate_every = 90",
+    ]
+    .map(|toml| read(toml).unwrap());
+    let of = |live: Live| (live.keys.to_str().unwrap().to_owned(), live.rotate_every);
+    assert_eq!(of(live(&[table.clone()])), ("d".to_owned(), Some(43_200)));
+    assert_eq!(of(live(&[every])), ("keys".to_owned(), Some(90)));
+    assert_eq!(of(live(&[table.clone(), string])), ("e".to_owned(), Some(43_200)));
+    let text = |setting, text| Layer::from_text(setting, text).unwrap();
+    let over = [table, text("keys", "f"), text("keys.rotate_every", "OFF")];
+    assert_eq!(of(live(&over)), ("f".to_owned(), None));
+    for (toml, says) in [
+        ("[keys]\nrotate_evry = 1", "2:1: unknown setting `rotate_evry`: did you mean"),
+        ("[keys]\nrotate_every = \"0d\"", "2:16: keys.rotate_every: must be a duration from 1s"),
+        ("[keys]\nrotate_every = \"90 d\"", "keys.rotate_every: must be off, seconds, or a"),
+        ("keys = 1", "1:8: keys: must be a string, not a number"),
+    ] {
+        let fault = read(toml).unwrap_err();
+        assert!(fault.contains(says), "{fault}");
+    }
+}
+
+#[test]
 fn a_changed_password_is_a_changed_url() {
     let with = |url: &str| {
         let layers = [Layer::from_text("store.url", url).unwrap()];

@@ -107,6 +107,7 @@ impl Admin {
                 self.context.revocations.fault(),
                 self.context.uses.fault(),
                 self.context.store_fault(),
+                self.context.key_rotation.fault(),
                 loss.map(|loss| loss.text.clone()),
             ]
             .into_iter()

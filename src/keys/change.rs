@@ -2,11 +2,14 @@
 
 use std::path::{Path, PathBuf};
 
+use zeroize::Zeroizing;
+
 use crate::fault::Fault;
-use crate::keys::key_file::NewKey;
+use crate::keys::key_file::{self, NewKey};
 use crate::keys::key_set::KeySet;
 use crate::keys::key_store::{KeyStore, StoredKeys};
 use crate::keys::life::{KeyState, KeyTimes, Retention, Retirement};
+use crate::keys::rotation::{PlannedKey, Rotation, Step, earliest_start};
 use crate::keys::signing_key::SigningKey;
 use crate::time::UnixTime;
 
@@ -76,11 +79,56 @@ pub fn first(store: &mut dyn KeyStore, bits: u16, now: UnixTime) -> Result<First
     Ok(First { keys: StoredKeys::read(store).all()?, is_made: true })
 }
 
+/// Makes the next key in `store` if `rotation` says that it is due at `now`. It has the size of the
+/// key that signs. Returns it; `None` if no key is due, for example because another process has just
+/// made it.
+///
+/// # Errors
+///
+/// All [`Fault`]s. After a fault, no new key is left in `store`.
+pub fn make_when_due(
+    store: &mut dyn KeyStore,
+    rotation: &Rotation,
+    now: UnixTime,
+) -> Result<Option<SigningKey>, Vec<Fault>> {
+    let keys = load_to_edit(store)?;
+    let keys = KeySet::new(keys.into_iter().map(|(_, key)| key).collect(), rotation.retention);
+    let Step::Make(times) = rotation.step(&PlannedKey::all(&keys), &[], now) else {
+        return Ok(None);
+    };
+    let bits = keys.signing_key(now).map_or(KEY_SIZES[0], |key| successor_bits(key));
+    let (key, document) = new_document(store.path(), bits, times)?;
+    store.add(&key, &document)?;
+    Ok(Some(key))
+}
+
+/// Generates a key of `bits` bits that has these times. Returns it and the text of its document.
+///
+/// # Errors
+///
+/// A [`Fault`] that names `store`.
+pub(crate) fn new_document(
+    store: &Path,
+    bits: u16,
+    times: KeyTimes,
+) -> Result<(SigningKey, Zeroizing<String>), Fault> {
+    let encoded = NewKey::generate(store, bits)?.into_document(times, false);
+    encoded.ok_or_else(|| Fault::new(store, "the key could not be encoded"))
+}
+
+/// Returns the size of the successor of `key`, in bits.
+pub(crate) fn successor_bits(key: &SigningKey) -> u16 {
+    KEY_SIZES.into_iter().find(|bits| usize::from(*bits) == key.bits()).unwrap_or(KEY_SIZES[0])
+}
+
 /// The result of [`rotate`].
 #[derive(Debug)]
 pub struct Rotated {
-    /// The new key, which is published at once and begins to sign at its `signs_from`.
+    /// The key that begins to sign at its `signs_from`. It is a new one, which is published at once,
+    /// unless the next key was published already.
     pub made: SigningKey,
+    /// When the key would have begun to sign, if it was published already.
+    pub instead_of: Option<UnixTime>,
     /// The `kid` of the old key, which signs until the new key begins to sign.
     pub signing: String,
     /// The times at which the old key stops signing and at which it leaves the key set.
@@ -88,13 +136,14 @@ pub struct Rotated {
 }
 
 /// Generates an RSA key of `bits` bits, the successor of the current signing key. The new key is
-/// published at once, and begins to sign when verifiers have had time to fetch it. `now` is the
-/// current time.
+/// published at once, and begins to sign when verifiers have had time to fetch it. If a successor is
+/// published already and could begin to sign earlier, it does so, and no key is generated. `now` is
+/// the current time.
 ///
 /// # Errors
 ///
 /// All [`Fault`]s. It is a fault if there is no signing key, or if another successor is already
-/// published. After a fault, no new key is left in `store`.
+/// published and cannot begin earlier. After a fault, no new key is left in `store`.
 pub fn rotate(
     store: &mut dyn KeyStore,
     bits: u16,
@@ -102,26 +151,77 @@ pub fn rotate(
     now: UnixTime,
 ) -> Result<Rotated, Vec<Fault>> {
     let keys = load_to_edit(store)?;
-    let fault = |problem: String| vec![Fault::new(store.path(), problem)];
-    let keys = KeySet::new(keys.into_iter().map(|(_, key)| key).collect(), *retention);
-    if let Some((key, _)) = keys.states(now).find(|(_, state)| *state == KeyState::Published) {
-        let (kid, from) = (key.key_id(), key.times().signs_from);
-        return Err(fault(format!(
-            "{kid} is already published and signs from {}, in {} seconds; rotate after \
-             that",
-            from.seconds_and_date(),
-            from.since(now)
-        )));
-    }
+    let path = store.path().to_owned();
+    let fault = |problem: String| vec![Fault::new(&path, problem)];
+    let (names, keys): (Vec<_>, Vec<_>) = keys.into_iter().unzip();
+    let ids = keys.iter().map(|key| key.key_id().to_owned());
+    let names: Vec<_> = ids.zip(names).collect();
+    let keys = KeySet::new(keys, *retention);
     let signing = keys.signing_key(now).ok_or_else(|| {
         fault("holds no key to succeed: `grantd key generate` generates the first one".to_owned())
     })?;
-    let others: Vec<_> = keys.iter().map(SigningKey::times).collect();
-    let times = retention.publish_beside(&others, now);
-    let new = NewKey::generate(store.path(), bits)?;
-    let made = write(store, new, times, false)?;
-    let retirement = retention.retire_at(times.signs_from);
-    Ok(Rotated { made, signing: signing.key_id().to_owned(), retirement })
+    let later = keys.iter().filter(|key| key.times().signs_from > signing.times().signs_from);
+    let (made, instead_of) = match later.min_by_key(|key| key.times().signs_from) {
+        Some(next) => {
+            let name = names.iter().find(|(id, _)| id == next.key_id());
+            let name = name.map_or(&*path, |(_, name)| &**name);
+            (
+                bring_forward(store, name, [signing, next], retention, now)?,
+                Some(next.times().signs_from),
+            )
+        }
+        None => {
+            let others: Vec<_> = keys.iter().map(SigningKey::times).collect();
+            let times = retention.publish_beside(&others, now);
+            let new = NewKey::generate(store.path(), bits)?;
+            (write(store, new, times, false)?, None)
+        }
+    };
+    let retirement = retention.retire_at(made.times().signs_from);
+    Ok(Rotated { made, instead_of, signing: signing.key_id().to_owned(), retirement })
+}
+
+/// Makes the published key `next`, whose document is called `name`, begin to sign as soon as every
+/// key set that a verifier may use has it.
+fn bring_forward(
+    store: &mut dyn KeyStore,
+    name: &Path,
+    [signing, next]: [&SigningKey; 2],
+    retention: &Retention,
+    now: UnixTime,
+) -> Result<SigningKey, Vec<Fault>> {
+    let KeyTimes { published_at, signs_from: planned } = next.times();
+    let path = store.path().to_owned();
+    let waits = |reason: &str| {
+        let problem = format!(
+            "{} is already published and signs from {}, in {} seconds; {reason}",
+            next.key_id(),
+            planned.seconds_and_date(),
+            planned.since(now)
+        );
+        vec![Fault::new(&path, problem)]
+    };
+    let publishers = store.publishers()?;
+    let key = PlannedKey {
+        id: next.key_id().to_owned(),
+        times: next.times(),
+        is_immediate: next.is_immediate(),
+    };
+    let start = earliest_start(&key, &publishers, retention, now).map_err(|lacking| {
+        waits(&format!(
+            "it cannot begin earlier, because these servers have not published it: {}",
+            lacking.join(", ")
+        ))
+    })?;
+    // A key signs only if no other key has begun later.
+    let start = start.max(signing.times().signs_from + 1);
+    if start >= planned {
+        return Err(waits("rotate after that"));
+    }
+    let times = KeyTimes { published_at, signs_from: start };
+    let (key, document) = key_file::with_times(name, &store.document(name)?, times)?;
+    store.replace(name, &key, &document)?;
+    Ok(key)
 }
 
 /// The result of [`replace`].
@@ -303,7 +403,7 @@ fn write(
     let encoded = new.into_document(times, is_immediate);
     let (key, document) =
         encoded.ok_or_else(|| Fault::new(store.path(), "the key could not be encoded"))?;
-    store.add(key.key_id(), &document)?;
+    store.add(&key, &document)?;
     Ok(key)
 }
 

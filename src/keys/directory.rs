@@ -3,10 +3,13 @@
 use std::io::{self, ErrorKind};
 use std::path::{Path, PathBuf};
 
+use zeroize::Zeroizing;
+
 use crate::fault::Fault;
 use crate::fs::whole_file::{self, Lock};
 use crate::keys::key_file;
 use crate::keys::key_store::KeyStore;
+use crate::keys::rotation::Publisher;
 use crate::keys::signing_key::SigningKey;
 
 /// A directory of signing keys, and the lock on it if this process changes it.
@@ -75,10 +78,23 @@ impl KeyStore for KeyDirectory {
         }
     }
 
-    fn add(&mut self, key_id: &str, document: &str) -> Result<(), Fault> {
-        let file = self.path.join(format!("{key_id}.pem"));
+    fn add(&mut self, key: &SigningKey, document: &str) -> Result<(), Fault> {
+        let file = self.path.join(format!("{}.pem", key.key_id()));
         whole_file::create(&file, document.as_bytes())
             .map_err(|error| Fault::new(&file, format!("cannot be written: {error}")))
+    }
+
+    fn document(&mut self, name: &Path) -> Result<Zeroizing<String>, Fault> {
+        key_file::read(name)
+    }
+
+    fn replace(&mut self, name: &Path, _: &SigningKey, document: &str) -> Result<(), Fault> {
+        whole_file::replace(name, document.as_bytes())
+            .map_err(|error| Fault::new(name, format!("cannot be written: {error}")))
+    }
+
+    fn publishers(&mut self) -> Result<Vec<Publisher>, Fault> {
+        Ok(Vec::new())
     }
 
     /// Renames the file of the key to `<kid>.pem.retired`.

@@ -110,6 +110,18 @@ pub(crate) fn parse(file: &Path, text: &str) -> Result<SigningKey, Fault> {
     Ok(if is_immediate(file, text)? { key.immediately() } else { key })
 }
 
+/// Returns the key of `text` and the text with these times. `text` is the document that is called
+/// `file` in faults.
+pub(crate) fn with_times(
+    file: &Path,
+    text: &str,
+    times: KeyTimes,
+) -> Result<(SigningKey, Zeroizing<String>), Fault> {
+    let is_immediate = is_immediate(file, text)?;
+    let encoded = NewKey::parse(file, text)?.into_document(times, is_immediate);
+    encoded.ok_or_else(|| Fault::new(file, "holds a key that could not be encoded"))
+}
+
 /// Reads the text of a key file, which must not be world-readable.
 ///
 /// # Errors

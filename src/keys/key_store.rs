@@ -3,7 +3,10 @@
 use std::io;
 use std::path::{Path, PathBuf};
 
+use zeroize::Zeroizing;
+
 use crate::fault::Fault;
+use crate::keys::rotation::Publisher;
 use crate::keys::signing_key::SigningKey;
 
 /// Holds one document for each key (`keys/key_file.rs`), by name. The changes of keys
@@ -42,12 +45,35 @@ pub trait KeyStore {
     /// A [`Fault`] if the document cannot be read or holds no valid key.
     fn load(&mut self, name: &Path) -> Result<Option<SigningKey>, Fault>;
 
-    /// Adds the document of the key with this `kid`.
+    /// Adds the document of the new key `key`.
     ///
     /// # Errors
     ///
     /// A [`Fault`] if it was not added.
-    fn add(&mut self, key_id: &str, document: &str) -> Result<(), Fault>;
+    fn add(&mut self, key: &SigningKey, document: &str) -> Result<(), Fault>;
+
+    /// Reads the document of a key.
+    ///
+    /// # Errors
+    ///
+    /// A [`Fault`] if it cannot be read.
+    fn document(&mut self, name: &Path) -> Result<Zeroizing<String>, Fault>;
+
+    /// Replaces the document of the key `key`, which is called `name`, by one with other times.
+    ///
+    /// # Errors
+    ///
+    /// A [`Fault`] if it was not replaced.
+    fn replace(&mut self, name: &Path, key: &SigningKey, document: &str) -> Result<(), Fault>;
+
+    /// Returns the servers that share the keys and that may publish other ones than the store holds,
+    /// because they may not reach it. There are none if the keys are files: each server reads them
+    /// within seconds.
+    ///
+    /// # Errors
+    ///
+    /// A [`Fault`] if the store cannot be read.
+    fn publishers(&mut self) -> Result<Vec<Publisher>, Fault>;
 
     /// Retires a document, so that it is not loaded any more. `key_id` is the `kid` of its key, if
     /// it holds one. Returns the new name of the document.

@@ -24,7 +24,8 @@ pub struct KeyTimes {
 pub struct Retention {
     /// How long a fetched key set may be used (its `Cache-Control: max-age`).
     pub jwks_max_age: u64,
-    /// The longest lifetime of any token.
+    /// The longest time for which a token may be valid after its key has retired: the longest
+    /// lifetime of any token, and more if a server may learn late that the key has retired.
     pub token_lifetime: u64,
 }
 

@@ -38,7 +38,7 @@ pub(super) fn register(context: &Arc<Context>, signer: String) {
 type Metric =
     (MetricType, &'static str, &'static str, &'static [&'static str], fn(&Context, &mut Each<'_>));
 
-const METRICS: [Metric; 25] = [
+const METRICS: [Metric; 28] = [
     (
         COUNTER,
         "grantd_audit_lines_lost_total",
@@ -82,6 +82,27 @@ const METRICS: [Metric; 25] = [
         },
     ),
     (
+        GAUGE,
+        "grantd_key_next_seconds",
+        "Seconds until the next key begins to sign; 0 while none is published.",
+        &[],
+        |context, each| {
+            let now = context.clock.now();
+            let snapshot = context.snapshot();
+            let published = shown(&snapshot.keys, now).filter(|it| it.1 == KeyState::Published);
+            let next = published.map(|(key, _)| key.times().signs_from).min();
+            each(&[], next.map_or(0, |from| from.since(now)));
+        },
+    ),
+    (
+        GAUGE,
+        "grantd_key_rotation_held_up",
+        "1 if the next signing key cannot be made, or must wait because a server has not published \
+         it, otherwise 0. With a store in PostgreSQL, the server that leads knows.",
+        &[],
+        |context, each| each(&[], is_rotation_held_up(context).into()),
+    ),
+    (
         COUNTER,
         "grantd_key_set_fetches_total",
         "Answers with a key set that contains the key.",
@@ -89,6 +110,18 @@ const METRICS: [Metric; 25] = [
         |context, each| {
             for (key, _) in shown(&context.snapshot().keys, context.clock.now()) {
                 each(&[key.key_id()], key.fetches().count());
+            }
+        },
+    ),
+    (
+        GAUGE,
+        "grantd_key_signing_seconds",
+        "Seconds since the present signing key began to sign; since 1970 if its file states no time.",
+        &[],
+        |context, each| {
+            let now = context.clock.now();
+            if let Some(key) = context.snapshot().keys.signing_key(now) {
+                each(&[], now.since(key.times().signs_from));
             }
         },
     ),
@@ -247,6 +280,20 @@ fn of_store(
 ) -> u64 {
     context.store.as_ref().map_or(without, |store| value(store, context.clock.instant()))
 }
+
+/// Whether the rotation of keys is held up. It is also if no server makes the next key, which each
+/// server notices.
+fn is_rotation_held_up(context: &Context) -> bool {
+    let (snapshot, now) = (context.snapshot(), context.clock.now());
+    let is_late = |signs_from: UnixTime| now.since(signs_from) > LATE_SECONDS;
+    let lacks_next = snapshot.config.live.rotate_every.is_some()
+        && shown(&snapshot.keys, now).all(|(_, state)| state != KeyState::Published)
+        && snapshot.keys.signing_key(now).is_some_and(|key| is_late(key.times().signs_from));
+    lacks_next || context.key_rotation.fault().is_some()
+}
+
+/// The next key is made when the present one begins to sign, or within this time.
+const LATE_SECONDS: u64 = 600;
 
 /// Returns each key that is not gone at `now`, with its state.
 fn shown(keys: &KeySet, now: UnixTime) -> impl Iterator<Item = (&SigningKey, KeyState)> {

@@ -25,6 +25,7 @@ use crate::registry::client_file::{self, KeyPaths, Loaded};
 use crate::registry::clients::{Registry, Update};
 use crate::server::in_force::{InForce, KeyIds};
 use crate::server::judge::{Bars, judge};
+use crate::server::rotation::FileRotation;
 use crate::server::start_error::StartError;
 use crate::snapshot::changes::Changes;
 use crate::snapshot::files::{self, Files};
@@ -41,6 +42,7 @@ pub struct Reloader {
     /// The stamp of the files that the clients' `jwks` name. It is taken before the files are read,
     /// so a change during the reading is noticed at the next check.
     client_keys: Mutex<Stamp>,
+    rotation: Mutex<FileRotation>,
 }
 
 /// The outcome of a reload.
@@ -98,7 +100,7 @@ impl Reloader {
         let signs = context.snapshot().keys.signing_key(now).map(|key| key.key_id().to_owned());
         in_force.signed_last = signs;
         let (in_force, client_keys) = (Mutex::new(in_force), Mutex::new(client_keys));
-        Self { context, in_force, client_keys }
+        Self { context, in_force, client_keys, rotation: Mutex::default() }
     }
 
     /// Returns the stamp of the files that the clients' `jwks` name. The stamp was taken at the
@@ -247,12 +249,15 @@ impl Reloader {
         prepared.err().map(|fault| StartError::from(fault).to_string())
     }
 
-    /// Logs and audits a change of the signing key since the last call. Must be called regularly:
-    /// the signing key changes not only by a reload, but also when a published key reaches the time
-    /// at which it starts to sign.
+    /// Logs and audits a change of the signing key since the last call, and makes the next key if
+    /// keys in files rotate by themselves. Must be called regularly: the signing key changes not
+    /// only by a reload, but also when a published key reaches the time at which it starts to sign.
+    /// May take as long as it takes to generate a key, so this method must not run on an event loop.
     pub fn look_at_keys(&self) {
+        let snapshot = self.context.snapshot();
+        FileRotation::look(&self.rotation, &self.context, &snapshot);
         let mut in_force = self.in_force.lock();
-        let (snapshot, now) = (self.context.snapshot(), self.context.clock.now());
+        let now = self.context.clock.now();
         let signs = snapshot.keys.signing_key(now).map(|key| key.key_id());
         if signs != in_force.signed_last.as_deref()
             && let Some(kid) = signs
@@ -349,7 +354,7 @@ impl Reloader {
         let differences = registry.differences(&old.clients);
         let mut lifetimes = old.lifetimes.followed_by(&clients, &differences, now);
         let is_longer = lifetimes.learn(learned, now);
-        let retention = retention(&config.live, &clients, &lifetimes).max(old.keys.retention());
+        let retention = retention(&config, &clients, &lifetimes).max(old.keys.retention());
         let keys = old.keys.followed_by(keys, kept_keys, retention, now);
         let generation = old.generation + 1;
         let new = Snapshot::new(clients, keys, issuer, config);

@@ -98,7 +98,7 @@ fn of_files(config: &Config, clock: &Clock, random: &Random) -> Result<Sources, 
     let issuer = judged(config, &clients)?;
     let now = clock.now();
     let lifetimes = Recorded::read(state)?.followed_by(&clients, now);
-    let retention = retention(&config.live, &clients, &lifetimes);
+    let retention = retention(config, &clients, &lifetimes);
     let loss = Loss::find(config, trace, &keys, retention.token_lifetime, now)?;
     if let Some(loss) = &loss {
         warn!("{}", loss.text);
@@ -162,7 +162,7 @@ fn of_store(config: &Config, clock: &Clock, random: &Random) -> Result<Sources, 
     let now = clock.now();
     let mut lifetimes = Recorded::read(&startup.state)?.followed_by(&node.clients, now);
     lifetimes.learn(take(&mut node.lifetimes), now);
-    let retention = retention(&config.live, &node.clients, &lifetimes);
+    let retention = retention(config, &node.clients, &lifetimes);
     let Node { clients, keys, revocations, uses, decoy_key, secret_uses, health, .. } = node;
     let Node { follower, .. } = node;
     Ok(Sources {
@@ -219,4 +219,4 @@ fn audit(config: &Config) -> Result<Option<Arc<Audit>>, Fault> {
 
 /// The size of the first signing key in bits. The keys of the tokens in the documentation have this
 /// size.
-const FIRST_KEY_BITS: u16 = 2048;
+pub(super) const FIRST_KEY_BITS: u16 = 2048;

@@ -127,8 +127,15 @@ impl StoreHealth {
     }
 
     /// Why the server does not know what is in the store, and what follows; `None` if it does.
-    pub fn fault(&self, now: Instant) -> Option<String> {
+    /// Verifiers may use a key set of this server for `jwks_max_age` seconds.
+    pub fn fault(&self, now: Instant, jwks_max_age: u64) -> Option<String> {
         let age = self.age(now);
+        // The other servers do not wait for this one any more before a key signs.
+        let is_key_state_known = age <= TERM + Duration::from_secs(2 * jwks_max_age);
+        let keys = (!is_key_state_known).then(|| {
+            "key state unknown: other servers may sign with keys that this one does not publish"
+                .to_owned()
+        });
         let away = self.away.lock().clone();
         let away = away.or_else(|| {
             let is_silent = age > LONGEST_SILENCE;
@@ -141,11 +148,15 @@ impl StoreHealth {
                 age.as_secs()
             )
         });
-        let problems = [away, self.faulty.lock().clone(), self.uncached.lock().clone()];
+        let problems = [keys, away, self.faulty.lock().clone(), self.uncached.lock().clone()];
         let problems: Vec<_> = problems.into_iter().flatten().collect();
         (!problems.is_empty()).then(|| problems.join("; "))
     }
 }
+
+/// How long the other servers wait for one that does not reach the store, beside twice the age of a
+/// key set.
+pub const TERM: Duration = Duration::from_secs(30);
 
 /// The age from which a thread that reports nothing counts as one that has ended.
 const LONGEST_SILENCE: Duration = Duration::from_secs(90);
@@ -168,12 +179,15 @@ mod tests {
         assert_eq!(health.age(at(5)).as_secs(), 5);
         assert!(health.note_away("store: is away".to_owned()) && !health.is_up());
         assert!(!health.is_stale(at(55)) && health.is_stale(at(1)));
-        let fault = health.fault(clock.instant()).unwrap();
+        let fault = health.fault(clock.instant(), 16).unwrap();
         assert!(fault.starts_with("store: is away; what was in the store 61 s ago"), "{fault}");
         assert!(health.note_seen(clock.instant()));
-        assert_eq!(health.fault(clock.instant()), None);
-        let fault = health.fault(at(91)).unwrap();
+        assert_eq!(health.fault(clock.instant(), 16), None);
+        let fault = health.fault(at(91), 31).unwrap();
         assert!(fault.starts_with("store: is not read: see the log"), "{fault}");
+
+        let fault = health.fault(clock.instant(), 30).unwrap();
+        assert!(fault.starts_with("key state unknown: other servers may sign"), "{fault}");
 
         let old = StoreHealth::new("store".to_owned(), 60, clock.instant());
         let old = old.away_for(Duration::from_secs(50), "store: is away".to_owned());

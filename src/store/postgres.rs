@@ -16,6 +16,7 @@ mod password;
 pub mod rekey;
 mod resync;
 mod revocations;
+pub mod rotation;
 mod row;
 mod rows;
 pub mod schema;

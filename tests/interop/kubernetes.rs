@@ -50,9 +50,10 @@ impl Manifests {
         self.all.iter().find(is_it).unwrap_or_else(|| panic!("no {kind} {name}"))
     }
 
-    /// The pod of the Deployment, with its metadata.
+    /// The pod, with its metadata.
     fn pod(&self) -> &Value {
-        &self.get("Deployment", "grantd")["spec"]["template"]
+        let has_pod = |manifest: &&Value| manifest["spec"]["template"].is_object();
+        &self.all.iter().find(has_pod).expect("a pod")["spec"]["template"]
     }
 
     fn configuration(&self) -> &str {

@@ -11,6 +11,7 @@ mod missed;
 mod moving;
 pub(crate) mod nodes;
 mod once;
+mod rotation;
 mod snapshot;
 pub(crate) mod store;
 

@@ -182,7 +182,11 @@ fn every_link_has_a_target() {
                 let text = fs::read_to_string(target).unwrap();
                 let headings = text.lines().filter_map(|line| line.strip_prefix('#'));
                 let mut slugs = headings.map(|line| {
-                    line.trim_start_matches('#').trim().to_lowercase().replace(' ', "-")
+                    line.trim_start_matches('#')
+                        .trim()
+                        .to_lowercase()
+                        .replace(',', "")
+                        .replace(' ', "-")
                 });
                 assert!(slugs.any(|slug| slug == heading), "{}: {link}", file.display());
             }

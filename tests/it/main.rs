@@ -43,6 +43,7 @@ mod in_force;
 mod introspection;
 mod key_leak;
 mod key_life;
+mod key_rotation;
 mod layers;
 mod limits;
 mod lost_files;

@@ -79,7 +79,11 @@ fn accepted_settings() -> BTreeSet<String> {
         if inside.is_empty() {
             settings.insert(name);
         } else {
-            settings.extend(inside.iter().map(|field| format!("{name}.{field}")));
+            // `keys` is the directory of keys, which has another name in the table of that name.
+            settings.extend(inside.iter().map(|field| match (&*name, &**field) {
+                ("keys", "directory") => name.clone(),
+                (name, field) => format!("{name}.{field}"),
+            }));
         }
     }
     settings
@@ -136,6 +140,7 @@ fn other_value(setting: &Setting) -> &'static str {
         "admin_token_file" => "token",
         "clients" => "./clients.json",
         "keys" => "./keys",
+        "keys.rotate_every" => "90d",
         "state" => "./state",
         "issuer" => "https://auth.example",
         "signer" => "ring",

@@ -27,7 +27,7 @@ pub(super) fn unwritable(config: &Config, has_no_key: bool) -> Vec<Fault> {
 
 /// Tries to create a temporary file in `directory` or, if `directory` does not exist, in its
 /// nearest existing parent. Leaves no file behind.
-fn can_create_in(directory: &Path) -> io::Result<()> {
+pub(super) fn can_create_in(directory: &Path) -> io::Result<()> {
     match fs::metadata(directory) {
         Err(error) if error.kind() == io::ErrorKind::NotFound => {
             can_create_in(directory_of(directory))

@@ -3,6 +3,7 @@
 use crate::cli::addresses;
 use crate::cli::check::files::unwritable;
 use crate::cli::check::loaded::Loaded;
+use crate::cli::check::rotation;
 use crate::cli::error::CliError;
 use crate::cli::settings::database;
 use crate::clock::Clock;
@@ -14,9 +15,11 @@ use crate::registry::client_file;
 use crate::server::judge;
 use crate::snapshot::files::admin_token;
 use crate::snapshot::lifetimes::Recorded;
+use crate::snapshot::retention;
 use crate::store::postgres::client_document;
 use crate::store::postgres::database::BULK_LIMIT;
 use crate::store::postgres::keys::KeyRows;
+use crate::store::postgres::lifetimes;
 use crate::store::postgres::seal::MasterKeys;
 use crate::store::postgres::start;
 
@@ -63,6 +66,11 @@ pub(super) fn load(config: &Config) -> Result<Loaded, CliError> {
         problems.extend(faults.iter().map(ToString::to_string));
     });
     let clients = clients.unwrap_or_default();
+    let lifetimes = Recorded::read(state).unwrap_or_default();
+    let now = Clock::system().now();
+    let mut lifetimes = lifetimes.followed_by(&clients, now);
+    lifetimes.learn(lifetimes::read(database)?, now);
+    problems.extend(rotation::fault(config, &retention(config, &clients, &lifetimes)));
     let issuer = judge(config, &clients).map_err(|errors| {
         problems.extend(errors.into_iter().map(|error| CliError::from(error).0));
     });

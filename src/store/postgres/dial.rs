@@ -194,14 +194,15 @@ impl Target {
         if self.url.may_be_read_only() {
             return Ok(connection);
         }
-        let first = first_of(&connection, "SHOW transaction_read_only").await;
-        if first.map_err(|error| connection.failure(&error, about))?.as_deref() != Some("off") {
+        let state = if self.timelines.is_some() { STATE } else { "SHOW transaction_read_only" };
+        let first = first_of(&connection, state).await;
+        let first = first.map_err(|error| connection.failure(&error, about))?.unwrap_or_default();
+        let (is_read_only, timeline) = first.split_once(' ').unwrap_or((&first, ""));
+        if is_read_only != "off" {
             return Err(about.away(READ_ONLY));
         }
         if self.timelines.is_some() {
-            let first = first_of(&connection, TIMELINE).await;
-            let first = first.map_err(|error| connection.failure(&error, about))?;
-            let timeline = first.as_deref().and_then(Timeline::of_epoch);
+            let timeline = Timeline::of_epoch(timeline);
             let timeline = timeline.ok_or_else(|| about.malformed("its timeline"))?;
             self.admit(&timeline, about)?;
             connection.timeline = Some(timeline);
@@ -261,9 +262,11 @@ const KEEPALIVE_AFTER: Duration = Duration::from_secs(15);
 const KEEPALIVE_EVERY: Duration = Duration::from_secs(5);
 #[cfg(target_os = "linux")]
 const UNACKNOWLEDGED: Duration = Duration::from_secs(10);
-/// The system and the timeline, as at the beginning of an epoch.
-const TIMELINE: &str = "select concat_ws('/', s.system_identifier, \
-                        substr(pg_walfile_name(pg_current_wal_insert_lsn()), 1, 8)) \
-                        from pg_control_system() s";
+/// Returns `off` if writes are accepted; and, of a primary, the system and the timeline as at the
+/// beginning of an epoch.
+const STATE: &str = "select concat_ws(' ', current_setting('transaction_read_only'), \
+                     case when not pg_is_in_recovery() then concat_ws('/', s.system_identifier, \
+                     substr(pg_walfile_name(pg_current_wal_insert_lsn()), 1, 8)) end) \
+                     from pg_control_system() s";
 /// The most bytes that a server may send until a connection can be used.
 const LOGIN_BYTES: u64 = 256 << 10;

@@ -23,6 +23,7 @@ use crate::keys::signing_key::SigningKey;
 use crate::registry::clients::{Registry, Update};
 use crate::signing::worker::lower_priority;
 use crate::snapshot::lifetimes::Lifetimes;
+use crate::state::key_rotation::KeyRotation;
 use crate::state::revocations::ledger::Shared;
 use crate::state::secret_uses::SecretUses;
 use crate::state::store_health::StoreHealth;
@@ -34,6 +35,7 @@ use crate::store::postgres::lifetimes::{self, LifetimeRows};
 use crate::store::postgres::lost::Differences;
 use crate::store::postgres::resync::resync_revoked;
 use crate::store::postgres::revocations::{self, Unpolled};
+use crate::store::postgres::rotation::{KeyRotator, Means, Serving};
 use crate::store::postgres::rows::{self, Entry, Faulty};
 use crate::store::postgres::seal::MasterKeys;
 use crate::store::postgres::secret_uses::SecretUseRows;
@@ -66,6 +68,7 @@ pub struct Follower {
     pub(super) secret_use_rows: SecretUseRows,
     pub(super) lifetime_rows: LifetimeRows,
     pub(super) upkeep: Upkeep,
+    pub(super) rotation: KeyRotator,
     /// When revocations that are over are dropped from memory next.
     pub(super) drop_due: Instant,
 }
@@ -87,6 +90,10 @@ pub struct Sink {
     pub registered: Box<dyn Fn() -> Arc<Registry> + Send>,
     /// Returns the lifetimes in force.
     pub lifetimes: Box<dyn Fn() -> Lifetimes + Send>,
+    /// Returns the keys in force.
+    pub serving: Box<dyn Fn() -> Serving + Send>,
+    /// How the rotation of the keys goes.
+    pub key_rotation: Arc<KeyRotation>,
 }
 
 /// All signing keys.
@@ -143,6 +150,7 @@ impl Follower {
     pub fn start(mut self, mut sink: Sink) -> Result<Following, Fault> {
         let stop = Arc::<Stop>::default();
         let (stopped, store) = (Arc::clone(&stop), self.database.name().to_owned());
+        self.rotation.begin((sink.serving)());
         let builder = thread::Builder::new().name("store".to_owned());
         let thread = builder.spawn(move || {
             // A million clients may have changed; the event loops have priority.
@@ -162,6 +170,7 @@ impl Follower {
                     self.health.note_away(format!("{store}: cannot be read: the log has a panic"));
                 }
                 if is_last {
+                    self.rotation.leave(&mut self.database);
                     return;
                 }
                 is_last = stopped.within(self.every);
@@ -208,6 +217,14 @@ impl Follower {
             if let Err(failure) = added.and_then(|()| self.upkeep.run(&mut self.database, now)) {
                 warn!(error = %failure, "uses of secrets were not added up, or old rows not dropped");
             }
+            self.rotation.run(Means {
+                database: &mut self.database,
+                master_keys: &self.master_keys,
+                serving: (sink.serving)(),
+                health: &sink.key_rotation,
+                poll: self.every,
+                now,
+            });
             self.drop_over(now);
         }
     }
@@ -332,7 +349,7 @@ impl Follower {
     fn read_keys(&mut self) -> Result<Keys, Failure> {
         let sealed = rows::sealed_keys(&mut self.database)?;
         let (keys, faults) = rows::open_keys(self.database.name(), &self.master_keys, &sealed);
-        let (sealed, faulty) = rows::divide(sealed, &keys);
+        let (sealed, faulty) = rows::divide(sealed.sealed, &keys);
         let kept: Vec<_> = faulty.into_iter().map(|(id, _)| id).collect();
         self.snapshot_file.add_keys(sealed, &kept);
         let fault = faults.first().map(ToString::to_string);

@@ -4,14 +4,19 @@ use std::collections::BTreeSet;
 use std::io;
 use std::path::{Path, PathBuf};
 
+use zeroize::Zeroizing;
+
 use crate::fault::Fault;
 use crate::keys::key_file;
 use crate::keys::key_store::KeyStore;
+use crate::keys::life::KeyTimes;
+use crate::keys::rotation::Publisher;
 use crate::keys::signing_key::SigningKey;
 use crate::random::Random;
-use crate::store::postgres::database::{Transaction, Type};
-use crate::store::postgres::failure::clean;
+use crate::store::postgres::database::{Parameter, Row, Transaction, Type};
+use crate::store::postgres::failure::{Failure, clean};
 use crate::store::postgres::seal::{MasterKeys, Purpose};
+use crate::time::UnixTime;
 
 /// The signing keys in a transaction. The changes are in force when the transaction is committed.
 pub struct KeyRows<'t, 'd> {
@@ -60,6 +65,15 @@ impl KeyRows<'_, '_> {
     }
 }
 
+impl KeyRows<'_, '_> {
+    /// Runs a statement with the row of `key`.
+    fn write(&mut self, sql: &str, key: &SigningKey, document: &str) -> Result<(), Fault> {
+        let sealed = seal(&self.store, self.master_keys, self.random, key.key_id(), document)?;
+        self.transaction.query(sql, &row_of(&key.key_id(), &sealed, &times_of(key)))?;
+        Ok(())
+    }
+}
+
 impl KeyStore for KeyRows<'_, '_> {
     fn path(&self) -> &Path {
         &self.store
@@ -84,23 +98,34 @@ impl KeyStore for KeyRows<'_, '_> {
         let id = id_of(name);
         let rows = self.transaction.query(LOAD, &[(&id, Type::TEXT)])?;
         let Some(row) = rows.first() else { return Ok(None) };
-        open(&self.store, self.master_keys, &id, row.get(0)?).map(Some)
+        open(&self.store, self.master_keys, &id, row.get(0)?, &times_in(row, 1)?).map(Some)
     }
 
-    fn add(&mut self, key_id: &str, document: &str) -> Result<(), Fault> {
+    fn add(&mut self, key: &SigningKey, document: &str) -> Result<(), Fault> {
         self.require_known_master_key()?;
+        let key_id = key.key_id();
         if !self.transaction.query(FIND, &[(&key_id, Type::TEXT)])?.is_empty() {
             let problem = format!("holds the key {key_id} already, and it was retired");
             return Err(Fault::new(&self.store, problem));
         }
-        let sealed =
-            self.master_keys.seal(self.random, Purpose::SigningKey, key_id, document.as_bytes());
-        let sealed = sealed.map_err(|_| {
-            Fault::new(&self.store, "the operating system has no random bytes to seal a key")
-        })?;
-        let parameters = [(&key_id as _, Type::TEXT), (&sealed as _, Type::BYTEA)];
-        self.transaction.query(ADD, &parameters)?;
-        Ok(())
+        self.write(ADD, key, document)
+    }
+
+    fn document(&mut self, name: &Path) -> Result<Zeroizing<String>, Fault> {
+        let id = id_of(name);
+        let rows = self.transaction.query(LOAD, &[(&id, Type::TEXT)])?;
+        let sealed = rows.first().map(|row| row.get(0)).transpose()?;
+        let gone = || Fault::new(&self.store, format!("the signing key {} has gone", clean(&id)));
+        document(&self.store, self.master_keys, &id, sealed.ok_or_else(gone)?)
+    }
+
+    fn replace(&mut self, _: &Path, key: &SigningKey, document: &str) -> Result<(), Fault> {
+        self.write(REPLACE, key, document)
+    }
+
+    fn publishers(&mut self) -> Result<Vec<Publisher>, Fault> {
+        let rows = self.transaction.query(PUBLISHERS, &[])?;
+        Ok(rows.iter().map(publisher).collect::<Result<_, _>>()?)
     }
 
     fn retire(&mut self, name: &Path, _: Option<&str>) -> io::Result<PathBuf> {
@@ -111,14 +136,16 @@ impl KeyStore for KeyRows<'_, '_> {
     }
 }
 
-/// Opens a sealed document and reads its key. `store` is shown in the faults.
+/// Opens a sealed document and reads its key, whose row has these times. `store` is shown in the
+/// faults.
 pub(super) fn open(
     store: &Path,
     master_keys: &MasterKeys,
     id: &str,
     sealed: &[u8],
+    times: &RowTimes,
 ) -> Result<SigningKey, Fault> {
-    open_row(store, master_keys, id, sealed).map_err(|mut fault| {
+    open_row(store, master_keys, id, sealed, times).map_err(|mut fault| {
         fault.problem = format!(
             "{}; if no server has written this row, remove it as the owner: \
              DELETE FROM grantd.signing_key WHERE key_id = '{}'",
@@ -134,18 +161,87 @@ fn open_row(
     master_keys: &MasterKeys,
     id: &str,
     sealed: &[u8],
+    times: &RowTimes,
 ) -> Result<SigningKey, Fault> {
-    let text = master_keys.open(store, Purpose::SigningKey, id, sealed)?;
-    let text = std::str::from_utf8(&text)
-        .map_err(|_| Fault::new(store, format!("the signing key {} is not text", clean(id))))?;
-    let key = key_file::parse(store, text)?;
+    let key = key_file::parse(store, &document(store, master_keys, id, sealed)?)?;
     if key.key_id() != id {
         return Err(Fault::new(
             store,
             format!("the signing key {} has the document of another", clean(id)),
         ));
     }
+    // An earlier document of the key, in which it begins to sign earlier, must not come back.
+    if times.is_some_and(|times| times != times_of(&key)) {
+        let problem = format!(
+            "the signing key {} has a document with other times than its row, which was changed \
+             without grantd: retire the key",
+            clean(id)
+        );
+        return Err(Fault::new(store, problem));
+    }
     Ok(key)
+}
+
+/// Opens a sealed document. `store` is shown in the faults.
+pub(super) fn document(
+    store: &Path,
+    master_keys: &MasterKeys,
+    id: &str,
+    sealed: &[u8],
+) -> Result<Zeroizing<String>, Fault> {
+    let text = master_keys.open(store, Purpose::SigningKey, id, sealed)?;
+    let text = std::str::from_utf8(&text).map(str::to_owned).map(Zeroizing::new);
+    text.map_err(|_| Fault::new(store, format!("the signing key {} is not text", clean(id))))
+}
+
+/// Seals the document of a key.
+pub(super) fn seal(
+    store: &Path,
+    master_keys: &MasterKeys,
+    random: &Random,
+    id: &str,
+    document: &str,
+) -> Result<Vec<u8>, Fault> {
+    let sealed = master_keys.seal(random, Purpose::SigningKey, id, document.as_bytes());
+    sealed.map_err(|_| Fault::new(store, "the operating system has no random bytes to seal a key"))
+}
+
+/// The times in the row of a key; `None` if an earlier release has written it.
+pub(super) type RowTimes = Option<[i64; 2]>;
+
+/// Reads the times in the columns from `first` on.
+pub(super) fn times_in(row: &Row, first: usize) -> Result<RowTimes, Failure> {
+    let (published_at, signs_from): (Option<i64>, Option<i64>) =
+        (row.get(first)?, row.get(first + 1)?);
+    Ok(published_at.zip(signs_from).map(|(published_at, signs_from)| [published_at, signs_from]))
+}
+
+/// Returns the times of a key as they stand in its row. They are for the functions of the database,
+/// which cannot read the document; a server acts on those in the document.
+pub(super) fn times_of(key: &SigningKey) -> [i64; 2] {
+    let KeyTimes { published_at, signs_from } = key.times();
+    [published_at, signs_from].map(|time| i64::try_from(time.0).unwrap_or(i64::MAX))
+}
+
+/// Returns the parameters `$1` to `$4` of a statement that writes the row of a key.
+pub(super) fn row_of<'p>(
+    id: &'p &str,
+    sealed: &'p Vec<u8>,
+    [published_at, signs_from]: &'p [i64; 2],
+) -> [Parameter<'p>; 4] {
+    [(id, Type::TEXT), (sealed, Type::BYTEA), (published_at, Type::INT8), (signs_from, Type::INT8)]
+}
+
+/// Reads a row of [`PUBLISHERS`].
+pub(super) fn publisher(row: &Row) -> Result<Publisher, Failure> {
+    let (keys, since): (Vec<String>, Vec<i64>) = (row.get(1)?, row.get(2)?);
+    let since = since.into_iter().map(|since| UnixTime(u64::try_from(since).unwrap_or(0)));
+    let max_age: i64 = row.get(3)?;
+    Ok(Publisher {
+        name: clean(row.get(0)?),
+        published: keys.into_iter().zip(since).collect(),
+        max_age: u64::try_from(max_age).unwrap_or(0),
+    })
 }
 
 fn id_of(name: &Path) -> String {
@@ -154,12 +250,19 @@ fn id_of(name: &Path) -> String {
 
 const NAMES: &str =
     "select k.key_id from grantd.signing_key k where k.retired_at is null order by k.key_id";
-const LOAD: &str = "select k.document from grantd.signing_key k \
+const LOAD: &str = "select k.document, k.published_at, k.signs_from from grantd.signing_key k \
                     where k.key_id = $1 and k.retired_at is null";
 const FIND: &str = "select from grantd.signing_key k where k.key_id = $1";
 const SEALED: &str = "select k.document from grantd.signing_key k \
                       union all select s.sealed from grantd.secret s";
-const ADD: &str = "insert into grantd.signing_key (key_id, document) values ($1, $2)";
+const ADD: &str = "insert into grantd.signing_key (key_id, document, published_at, signs_from) \
+                   values ($1, $2, $3, $4)";
+const REPLACE: &str = "update grantd.signing_key \
+                       set document = $2, published_at = $3, signs_from = $4 \
+                       where key_id = $1 and retired_at is null";
+/// The servers that may be answering requests.
+pub(super) const PUBLISHERS: &str =
+    "select n.node, n.keys, n.since, n.max_age from grantd.live_nodes() n";
 const RETIRE: &str = "update grantd.signing_key set retired_at = clock_timestamp() \
                       where key_id = $1 and retired_at is null";
 /// The advisory lock of a transaction that changes signing keys.

@@ -27,6 +27,7 @@ use crate::store::postgres::follow::Follower;
 use crate::store::postgres::keys::KeyRows;
 use crate::store::postgres::lifetimes::{self, LifetimeRows};
 use crate::store::postgres::revocations::{RevocationRows, Unpolled};
+use crate::store::postgres::rotation::KeyRotator;
 use crate::store::postgres::rows;
 use crate::store::postgres::seal::MasterKeys;
 use crate::store::postgres::secret_uses::SecretUseRows;
@@ -178,6 +179,7 @@ impl Node {
             secret_use_rows: SecretUseRows::new(begin),
             lifetime_rows: LifetimeRows::default(),
             upkeep: Upkeep::new(begin),
+            rotation: KeyRotator::new(random, begin),
             drop_due: begin,
         };
         follower.note_faults();
@@ -210,7 +212,7 @@ impl Node {
             change::first(&mut KeyRows::new(transaction, master_keys, random), bits, now)
         })?;
         self.keys = keys.into_iter().map(|(_, key)| key).collect();
-        snapshot_file.add_keys(rows::sealed_keys(database)?, &[]);
+        snapshot_file.add_keys(rows::sealed_keys(database)?.sealed, &[]);
         if let (true, [key]) = (is_made, &self.keys[..]) {
             let (key_id, store) = (key.key_id(), database.name().display());
             info!(%key_id, %store, bits, "made the first signing key");

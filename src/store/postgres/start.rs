@@ -3,6 +3,7 @@
 
 use std::collections::HashSet;
 use std::io::ErrorKind;
+use std::mem::take;
 use std::path::Path;
 use std::sync::Arc;
 use std::time::Duration;
@@ -24,7 +25,7 @@ use crate::store::postgres::follow::Position;
 use crate::store::postgres::lifetimes;
 use crate::store::postgres::lost::Recalled;
 use crate::store::postgres::resync::resync_revoked;
-use crate::store::postgres::rows::{self, Faulty, SealedKey};
+use crate::store::postgres::rows::{self, Faulty, SealedKey, SealedKeys};
 use crate::store::postgres::schema;
 use crate::store::postgres::seal::{MasterKeys, Purpose};
 use crate::store::postgres::snapshot_file::{self, Item, Loaded, SnapshotFile, Source};
@@ -151,8 +152,8 @@ impl Start<'_> {
         resync_revoked(database, &shared, snapshot_file, now)?;
         let sealed = rows::sealed_keys(database)?;
         let (keys, faults) = rows::open_keys(database.name(), master_keys, &sealed);
-        let key_ids: HashSet<_> = sealed.iter().map(|(id, _)| id.clone()).collect();
-        let (sealed, faulty) = rows::divide(sealed, &keys);
+        let key_ids: HashSet<_> = sealed.sealed.iter().map(|(id, _)| id.clone()).collect();
+        let (sealed, faulty) = rows::divide(sealed.sealed, &keys);
         // Without these keys, this server would sign with another one than the others for as long as
         // it runs, if a master key is missing here. A row that no server has written, or that was
         // damaged, must not keep all servers from starting.
@@ -261,9 +262,11 @@ fn open_snapshot(
     master_keys: &Arc<MasterKeys>,
     shared: &Shared,
 ) -> Result<Opened, Vec<Fault>> {
-    let loaded = snapshot_file::load(path, source, master_keys, &shared.revoked)?;
+    let mut loaded = snapshot_file::load(path, source, master_keys, &shared.revoked)?;
     let decoy_key = open_decoy_key(path, master_keys, &loaded.decoy_key)?;
-    let (keys, faults) = rows::open_keys(path, master_keys, &loaded.keys);
+    let sealed = SealedKeys::of_snapshot(take(&mut loaded.keys));
+    let (keys, faults) = rows::open_keys(path, master_keys, &sealed);
+    loaded.keys = sealed.sealed;
     if !faults.is_empty() {
         return Err(faults);
     }

@@ -6,7 +6,7 @@ use std::path::Path;
 use std::process::Command;
 use std::thread;
 
-use serde_json::json;
+use serde_json::{Value, json};
 
 use super::nginx::nginx_over;
 use super::page::{commands, shell};
@@ -19,7 +19,7 @@ use crate::support::command::{run, succeed};
 use crate::support::home::set_mode;
 use crate::support::postgres::bouncer::PgBouncer;
 use crate::support::postgres::{
-    Postgres, Role, Setup, as_owner, give_to_owner, own_directory, psql_at,
+    Postgres, Role, Setup, Stop, as_owner, give_to_owner, own_directory, psql_at,
 };
 use crate::support::registry::client_json;
 use crate::support::status::{assert_revoked, is_active, revoke, token_of};
@@ -201,16 +201,21 @@ impl Databases {
     }
 }
 
+/// Returns the URL of the nodes through PgBouncer, for libpq.
+fn encrypted(bouncer: &PgBouncer, office: &Home) -> String {
+    let url = bouncer.url(Role::Node).replace("@127.0.0.1:", "@localhost:");
+    let authority = office.path("database-ca.pem");
+    format!("{url}?sslmode=verify-full&sslrootcert={}", authority.display())
+}
+
 /// Asserts that the settings of the role of the nodes are in force behind PgBouncer, which lets no one in
 /// without TLS.
 fn assert_limits(bouncer: &PgBouncer, office: &Home) {
-    let url = bouncer.url(Role::Node).replace("@127.0.0.1:", "@localhost:");
-    let authority = office.path("database-ca.pem");
-    let encrypted = format!("{url}?sslmode=verify-full&sslrootcert={}", authority.display());
+    let encrypted = encrypted(bouncer, office);
     let settings = "select current_setting('jit'), current_setting('lock_timeout'),
         current_setting('statement_timeout')";
     assert_eq!(psql_at(&encrypted, settings).assert_fine(), "off|2s|10min\n");
-    let plain = psql_at(&format!("{url}?sslmode=disable"), "select 1");
+    let plain = psql_at(&encrypted.replace("=verify-full", "=disable"), "select 1");
     assert!(plain.code == Some(2) && plain.stderr.contains("SSL required"), "{plain:?}");
 }
 
@@ -277,4 +282,21 @@ fn the_drill_of_a_failover_loses_no_secret_grant_and_no_revocation_and_accepts_n
         load.go_on(80);
         drop(stop);
     });
+
+    // The old primary is started again, as it must never be. No node uses it.
+    let Databases { mut primary, standby, office } = databases;
+    primary.stop(Stop::Fast);
+    primary.start_again();
+    let through = encrypted(&bouncers[0], &office);
+    wait_until(|| psql_at(&through, "select 1").code == Some(0));
+    let [node, _, _] = nodes;
+    let node = node.start_again();
+    let is_refused = |line: &Value| line["message"] == "an old primary of the database is not used";
+    node.program.log.wait_for(is_refused);
+    wait_until_ready(&node.program);
+    let token = token_of(node.program.address, "steady");
+    let rows = |server: &Postgres| server.psql("select count(*) from grantd.revocation");
+    let before = rows(&primary);
+    assert_revoked(&revoke(node.program.address, "steady", &token));
+    assert_eq!((rows(&primary), rows(&standby) == "3"), (before, true));
 }

@@ -44,7 +44,7 @@ fn every_command_of_the_page_is_run_by_a_test() {
         ("PgBouncer", 1),
         ("nginx", 1),
         ("Backup", 2),
-        ("Restore", 2),
+        ("Restore", 3),
         ("Failover", 1),
         ("Master key lost", 1),
     ];

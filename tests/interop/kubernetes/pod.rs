@@ -19,6 +19,7 @@ use crate::support::{ENCODINGS, Home, Program, Request, Token, request_of, wait_
 
 /// A node of a cluster with the volumes of the pod.
 pub(super) struct Node {
+    manifests: &'static Manifests,
     directory: TempDir,
     /// The number of directories that were made so far: versions of volumes, and roots of pods.
     made: Cell<u32>,
@@ -31,18 +32,11 @@ pub(super) struct Pod {
 }
 
 const CLIENT: &str = "steady";
-const TOKEN: &str = "the-admin-token.aB3dE5fG7hJ9kL1mN3";
-
-fn spec() -> &'static Value {
-    &Manifests::shipped().pod()["spec"]
-}
-
-fn container() -> &'static Value {
-    &spec()["containers"][0]
-}
+pub(super) const TOKEN: &str = "the-admin-token.aB3dE5fG7hJ9kL1mN3";
 
 fn id(name: &str) -> u32 {
-    u32::try_from(spec()["securityContext"][name].as_u64().unwrap()).unwrap()
+    let context = &Manifests::shipped().pod()["spec"]["securityContext"];
+    u32::try_from(context[name].as_u64().unwrap()).unwrap()
 }
 
 /// The text of a registry with one client, whose tokens have this lifetime.
@@ -55,21 +49,31 @@ pub(super) fn token_request() -> Request {
 }
 
 impl Node {
-    /// Makes the volumes, with a new disk.
+    /// Makes the volumes of the Deployment, with a new disk.
     pub(super) fn new() -> Self {
-        let node = Self { directory: TempDir::new().unwrap(), made: Cell::new(0) };
-        for volume in spec()["volumes"].as_array().unwrap() {
-            let directory = node.volume(volume["name"].as_str().unwrap());
+        let node = Self::of(Manifests::shipped());
+        node.publish("config", &[("grantd.toml", Manifests::shipped().configuration())]);
+        node.publish("clients", &[("clients.json", &registry(99))]);
+        node.publish("admin", &[("token", TOKEN)]);
+        node
+    }
+
+    /// Makes the volumes of a pod, with a new disk.
+    pub(super) fn of(manifests: &'static Manifests) -> Self {
+        let node = Self { manifests, directory: TempDir::new().unwrap(), made: Cell::new(0) };
+        for mount in node.container()["volumeMounts"].as_array().unwrap() {
+            let directory = node.volume(mount["name"].as_str().unwrap());
             fs::create_dir(&directory).unwrap();
             give_to_fs_group(&directory, 0o2777);
         }
         fs::create_dir(node.volume("data").join("lost+found")).unwrap();
         set_mode(&node.volume("data").join("lost+found"), 0o700);
         set_mode(&node.volume("data"), 0o2775);
-        node.publish("config", &[("grantd.toml", Manifests::shipped().configuration())]);
-        node.publish("clients", &[("clients.json", &registry(99))]);
-        node.publish("admin", &[("token", TOKEN)]);
         node
+    }
+
+    fn container(&self) -> &'static Value {
+        &self.manifests.pod()["spec"]["containers"][0]
     }
 
     /// Adds a signing key to the disk, which a first start would generate.
@@ -96,11 +100,11 @@ impl Node {
 
     /// Makes these the files of a ConfigMap or Secret, as a kubelet does: each version is a directory,
     /// the link `..data` names the current one, and each file is a link to the file behind `..data`.
-    fn publish(&self, volume: &str, files: &[(&str, &str)]) {
+    pub(super) fn publish(&self, volume: &str, files: &[(&str, &str)]) {
         let directory = self.volume(volume);
         let version = format!("..2026_11_29_20_10_00.{}", self.next());
         let (new, link) = (directory.join(&version), directory.join("..data"));
-        let volumes = spec()["volumes"].as_array().unwrap();
+        let volumes = self.manifests.pod()["spec"]["volumes"].as_array().unwrap();
         let source = volumes.iter().find(|source| source["name"] == volume).unwrap();
         let mode = source["secret"]["defaultMode"].as_u64().unwrap_or(0o644);
         fs::create_dir(&new).unwrap();
@@ -124,7 +128,7 @@ impl Node {
     }
 
     /// Returns a command that runs the program in a pod.
-    fn command(&self) -> Command {
+    pub(super) fn command(&self) -> Command {
         let root = self.directory.path().join(format!("root-{}", self.next()));
         fs::create_dir(&root).unwrap();
         let mut command = Command::new(Path::new(HERE).join("pod"));
@@ -132,7 +136,7 @@ impl Node {
         let home = Home::without_key();
         let given = home.command(&[]);
         command.envs(given.get_envs().filter_map(|(name, value)| Some((name, value?))));
-        for variable in container()["env"].as_array().unwrap() {
+        for variable in self.container()["env"].as_array().unwrap() {
             let [name, value] = ["name", "value"].map(|part| variable[part].as_str().unwrap());
             command.env(name, value);
         }
@@ -140,7 +144,7 @@ impl Node {
         command.env("KUBERNETES_SERVICE_HOST", "10.0.0.1");
         command.arg(root).arg(env!("CARGO_BIN_EXE_grantd"));
         command.args(["runAsUser", "runAsGroup", "fsGroup"].map(|name| id(name).to_string()));
-        for mount in container()["volumeMounts"].as_array().unwrap() {
+        for mount in self.container()["volumeMounts"].as_array().unwrap() {
             let [name, path] = ["name", "mountPath"].map(|part| mount[part].as_str().unwrap());
             let mode = if mount["readOnly"] == true { "ro" } else { "rw" };
             command.arg(format!("{}:{path}:{mode}", self.volume(name).display()));
@@ -151,7 +155,7 @@ impl Node {
 
     /// Starts the pod. It has ports of its own, since it shares the network with other tests.
     pub(super) fn start(&self, variables: &[(&str, &str)]) -> Pod {
-        assert_eq!(container()["args"], json!(["serve"]));
+        assert_eq!(self.container()["args"], json!(["serve"]));
         let admin_port = free_port();
         let admin = format!("0.0.0.0:{admin_port}");
         let mut command = self.command();
@@ -163,7 +167,7 @@ impl Node {
 
     /// Runs one of the probes in the pod.
     pub(super) fn probe(&self, pod: &Pod, name: &str) -> Ended {
-        let command = container()[name]["exec"]["command"].as_array().unwrap();
+        let command = self.container()[name]["exec"]["command"].as_array().unwrap();
         let command: Vec<_> = command.iter().map(|part| part.as_str().unwrap()).collect();
         assert_eq!(command[0], "/usr/local/bin/grantd");
         let mut inside = self.command();
@@ -172,7 +176,7 @@ impl Node {
     }
 
     /// Runs a command in the pod, as `kubectl exec` does.
-    fn exec(&self, arguments: &[&str]) -> Ended {
+    pub(super) fn exec(&self, arguments: &[&str]) -> Ended {
         run(self.command().args(arguments))
     }
 }

@@ -5,12 +5,12 @@ use std::sync::OnceLock;
 use serde_json::{Value, json};
 
 use super::{Manifests, assert_no_finding, documented_commands, validate};
-use crate::cluster::Node;
 use crate::deploy::{seconds_to_stop, text_of};
-use crate::postgres::nodes::{ask, cluster_with, readiness};
+use crate::kubernetes::pod::{Node, TOKEN, token_request};
+use crate::postgres::nodes::cluster_with;
 use crate::postgres::store::MASTER_KEY;
-use crate::support::home::secret_of;
-use crate::support::postgres::Role;
+use crate::support::Token;
+use crate::support::postgres::{Role, Stop};
 use crate::support::registry::client_json;
 
 pub(super) const THREE: &str = "kubernetes/cluster";
@@ -155,21 +155,44 @@ fn the_pod_has_time_to_drain() {
     assert!(waits > seconds_to_stop(manifests().configuration()));
 }
 
-/// A server starts with the configuration, but for its paths and addresses. No test runs it as a pod.
+/// The pod starts with its volumes, and on the same disk also while the database is away. On an empty
+/// disk it does not.
 #[test]
-fn a_server_runs_with_the_configuration() {
-    let cluster = cluster_with(&[client_json("c", &json!({}))]);
-    let url = cluster.url(Role::Node);
-    let (_, url) = url.split_once("grantd_node").unwrap();
-    let edits = [
-        ("/var/lib/grantd/state", "state"),
-        ("/etc/grantd/admin/token", "admin-token"),
-        ("/etc/grantd/store/master.key", "master.key"),
-        ("ca_file = \"/etc/grantd/store/ca.pem\"\n", ""),
-        ("@db1.example:5432,db2.example:5432/grantd?passfile=/etc/grantd/store/pgpass", url),
-    ];
-    let node = Node::configured(manifests().configuration(), &edits, MASTER_KEY);
-    let address = node.program.address;
-    assert_eq!(ask(address, "c", &secret_of("c")).status, 200);
-    assert_eq!(readiness(&node.program), (200, "ok\n".to_owned()));
+fn the_pod_starts_again_on_its_disk_while_the_database_is_away() {
+    let mut cluster = cluster_with(&[client_json("steady", &json!({}))]);
+    let at = "@db1.example:5432,db2.example:5432/";
+    let ca = "ca_file = \"/etc/grantd/store/ca.pem\"\n";
+    let configuration = manifests().configuration();
+    assert!(configuration.contains(at) && configuration.contains(ca), "{configuration}");
+    let here = format!("@127.0.0.1:{}/", cluster.port);
+    // The database of the test has no TLS.
+    let configuration = configuration.replace(at, &here).replace(ca, "");
+    let password = format!("*:*:grantd:grantd_node:{}\n", Role::Node.password());
+    let new_node = || {
+        let node = Node::of(manifests());
+        node.publish("config", &[("grantd.toml", &configuration)]);
+        node.publish("store", &[("master.key", MASTER_KEY), ("pgpass", &password)]);
+        node.publish("admin", &[("token", TOKEN)]);
+        node
+    };
+    let node = new_node();
+    let mut pod = node.start(&[("GRANTD_SHUTDOWN_DELAY_SECONDS", "0")]);
+    for probe in ["startupProbe", "livenessProbe", "readinessProbe"] {
+        assert_eq!(node.probe(&pod, probe).assert_fine(), "ok\n", "{probe}");
+    }
+    let token = pod.program.ask(&token_request());
+    assert!(node.exec(&["check"]).assert_fine().contains("ok: clients: 1, keys: 1"));
+    pod.program.terminate();
+    assert!(pod.program.wait().success());
+
+    cluster.stop(Stop::Fast);
+    let pod = node.start(&[]);
+    Token::verified(&token, pod.program.address);
+    Token::verified(&pod.program.ask(&token_request()), pod.program.address);
+    let ready = node.probe(&pod, "readinessProbe");
+    assert!(ready.assert_fine().starts_with("degraded: "), "{ready:?}");
+    let empty = new_node();
+    let refused =
+        empty.exec(&["serve", "--listen", "127.0.0.1:0", "--admin-listen", "127.0.0.1:0"]);
+    refused.assert_error(1, &["cannot be reached"]);
 }

@@ -99,7 +99,8 @@ fn a_node_has_no_more_rights_than_it_needs() {
         cluster.psql_as(Role::Node, sql).assert_fine();
     };
     fine("select count(*) from grantd.client");
-    fine("insert into grantd.signing_key (key_id, document) values ('k', '')");
+    let key = "insert into grantd.signing_key (key_id, document) values ('k', '')";
+    fine(key);
     fine("insert into grantd.revocation values ('r', 'c', 1)");
     fine("select grantd.cut_off(array['c'::bytea], array[2::bigint])");
     fine("select grantd.cut_off(array['c'::bytea], array[1::bigint])");
@@ -137,6 +138,12 @@ fn a_node_has_no_more_rights_than_it_needs() {
         "update grantd.signing_key set document = ''",
         "update grantd.signing_key set retired_at = null",
         "insert into grantd.signing_key (key_id, document, retired_at) values ('l', '', now())",
+        // The first key is there.
+        &key.replace("'k'", "'l'"),
+        "update grantd.lease set ends = 'infinity'",
+        "insert into grantd.node values ('n', now(), '{}', '{}', 0)",
+        "update grantd.node set seen = 'infinity'",
+        "delete from grantd.node",
         "delete from grantd.signing_key",
         "insert into grantd.changes (kind, name) values ('c', 'x')",
         "update grantd.guard set ends = 'infinity'",

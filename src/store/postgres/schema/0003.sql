@@ -1,130 +1,166 @@
--- Lifetimes of tokens that were shortened, shared by all nodes; uses of the secrets of clients that are
--- gone.
+-- The rotation of signing keys: which server leads, what each one publishes, and what the leader may
+-- write.
 
--- A row for each client whose lifetime was shortened while its tokens may still be used, and one with
--- an empty id that counts for all clients: the longest lifetime, and the latest expiry of a token that
--- was issued with it (Unix seconds), with a tolerance.
-drop table grantd.lifetime;
-create table grantd.shortened (
-  client_id text collate "C" primary key,
-  lifetime bigint not null check (lifetime between 0 and 4294967295),
-  until bigint not null
+-- The times of a key (Unix seconds), as in its document, which the database cannot read. A server
+-- uses no key whose document says otherwise. `null` if the key was written by an earlier release.
+alter table grantd.signing_key add column published_at bigint, add column signs_from bigint;
+
+-- Work that one node does for all. `fence` is another number in each term: a node that was stopped
+-- longer than its term still has the number of that, and can write nothing with it.
+create table grantd.lease (
+  name text primary key,
+  holder text not null,
+  ends timestamptz not null,
+  fence bigint not null
+);
+insert into grantd.lease values ('keys', '', '-infinity', 0);
+
+-- The nodes that serve, and the keys that each one publishes: since when (Unix seconds), 0 if since
+-- it began to serve. `max_age` is how long, in seconds, verifiers may use its key sets.
+create table grantd.node (
+  node text primary key,
+  seen timestamptz not null,
+  keys text[] not null,
+  since bigint[] not null,
+  max_age bigint not null
 );
 
--- Notes lifetimes that were shortened. They only grow, so the password of a node removes none.
-create function grantd.shorten(ids text[], lifetimes bigint[], ends bigint[]) returns void
-language sql volatile security definer set jit = off set search_path = pg_catalog, pg_temp
+-- The nodes that may be answering requests. A node that has reported nothing for its term and twice
+-- the age of a key set holds nothing up any more.
+create function grantd.live_nodes() returns setof grantd.node
+language sql stable set jit = off set search_path = pg_catalog, pg_temp
 begin atomic
-  insert into grantd.shortened as s (client_id, lifetime, until)
-  -- Sorted, so that two nodes never wait for each other's rows.
-  select t.id, t.lifetime, t.until from unnest(ids, lifetimes, ends) as t (id, lifetime, until)
-  order by t.id
-  on conflict (client_id) do update set
-    lifetime = greatest(s.lifetime, excluded.lifetime), until = greatest(s.until, excluded.until)
-  where s.lifetime < excluded.lifetime or s.until < excluded.until;
+  select n.* from grantd.node n
+  where n.seen > clock_timestamp() - make_interval(secs => 30 + 2 * n.max_age)
+  order by n.node;
 end;
 
--- A row is kept for an hour longer than it counts, as in the file.
-create function grantd.drop_shortened(most bigint) returns bigint
-language sql volatile security definer set jit = off set search_path = pg_catalog, pg_temp
-begin atomic
-  with over as (
-    select s.client_id from grantd.shortened s
-    where s.until < extract(epoch from clock_timestamp())::bigint - 3600
-    limit most for update skip locked
-  ), dropped as (
-    delete from grantd.shortened s using over o where s.client_id = o.client_id returning 1
-  )
-  select count(*) from dropped;
-end;
-
-revoke execute on function grantd.shorten, grantd.drop_shortened from public;
-
-create function grantd.note_shortened() returns trigger
-language plpgsql security definer set jit = off set search_path = pg_catalog, pg_temp as $$
+-- Notes that this node serves, and which keys it publishes, each for how many seconds (-1: since it
+-- began to serve). Begins or prolongs its term if it may lead, which is if it asks for some seconds.
+-- Returns the number of the term, `null` if another node leads, and the time.
+create function grantd.attend(
+  who text, published text[], ages bigint[], age bigint, term_seconds bigint
+) returns table (fence bigint, now bigint)
+language plpgsql volatile security definer set jit = off set search_path = pg_catalog, pg_temp as $$
+declare
+  term bigint;
 begin
-  insert into grantd.changes (kind, name) select 'l', n.client_id from new_rows n;
-  return null;
+  if who = '' or length(who) > 200 or cardinality(published) > 1000
+    or cardinality(published) <> cardinality(ages) or age not between 0 and 86400
+    or term_seconds > 30
+  then
+    raise exception 'a report of a node is malformed';
+  end if;
+  insert into grantd.node as n (node, seen, keys, since, max_age)
+  select who, clock_timestamp(), published, array(
+      select case when a.seconds < 0 then 0
+        else extract(epoch from clock_timestamp())::bigint - a.seconds end
+      from unnest(ages) with ordinality a (seconds, place) order by a.place
+    ), age
+  on conflict (node) do update
+  set seen = excluded.seen, keys = excluded.keys, since = excluded.since, max_age = excluded.max_age;
+  delete from grantd.node n
+  where n.seen < clock_timestamp() - make_interval(secs => 3600 + 2 * n.max_age);
+  if term_seconds > 0 then
+    -- The clock is read when the row is locked: a transaction that has waited must not take a term
+    -- that another one has begun meanwhile.
+    update grantd.lease l
+    set holder = who, ends = clock_timestamp() + make_interval(secs => term_seconds),
+      fence = l.fence + (l.holder <> who or l.ends <= clock_timestamp())::int
+    where l.name = 'keys' and (l.holder = who or l.ends <= clock_timestamp())
+    returning l.fence into term;
+  else
+    update grantd.lease l set ends = '-infinity' where l.name = 'keys' and l.holder = who
+      and l.ends > clock_timestamp();
+  end if;
+  return query select term, extract(epoch from clock_timestamp())::bigint;
 end $$;
 
-create trigger inserted after insert on grantd.shortened referencing new table as new_rows
-for each statement execute function grantd.note_shortened();
-create trigger updated after update on grantd.shortened referencing new table as new_rows
-for each statement execute function grantd.note_shortened();
-
--- Each of several nodes drops other rows, so that none waits for another.
-create or replace function grantd.drop_revocations(most bigint) returns bigint
+-- Notes that this node serves no more, and ends its term.
+create function grantd.leave(who text) returns void
 language sql volatile security definer set jit = off set search_path = pg_catalog, pg_temp
 begin atomic
-  with ended as (
-    select r.key from grantd.revocation r
-    where r.expires_at < extract(epoch from clock_timestamp())::bigint - 3600
-    limit most for update skip locked
-  ), covered as (
-    select r.key from grantd.revocation r join grantd.cut_off c on c.client = r.client
-    where r.expires_at <= c.until
-    limit most for update of r skip locked
-  ), dropped as (
-    delete from grantd.revocation r
-    using (select key from ended union select key from covered) o where r.key = o.key
-    returning 1
-  )
-  select count(*) from dropped;
+  delete from grantd.node n where n.node = who;
+  update grantd.lease l set ends = '-infinity' where l.name = 'keys' and l.holder = who;
 end;
 
-create or replace function grantd.drop_cut_offs(most bigint) returns bigint
-language sql volatile security definer set jit = off set search_path = pg_catalog, pg_temp
-begin atomic
-  with over as (
-    select c.client from grantd.cut_off c
-    where c.until < extract(epoch from clock_timestamp())::bigint - 3600
-    limit most for update skip locked
-  ), dropped as (
-    delete from grantd.cut_off c using over o where c.client = o.client returning 1
-  )
-  select count(*) from dropped;
-end;
-
-create or replace function grantd.drop_changes(most bigint) returns bigint
-language sql volatile security definer set jit = off set search_path = pg_catalog, pg_temp
-begin atomic
-  with over as (
-    select n.seq from grantd.changes n
-    where n.at < clock_timestamp() - interval '1 hour'
-      and n.xid < pg_snapshot_xmin(pg_current_snapshot())
-    order by n.at limit most for update skip locked
-  ), dropped as (
-    delete from grantd.changes n using over o where n.seq = o.seq returning n.xid
-  ), noted as (
-    update grantd.pruned p set xid = greatest(p.xid, d.xid)
-    from (select xid from dropped order by xid desc limit 1) d
-    returning 1
-  )
-  select (select count(*) from dropped) + 0 * (select count(*) from noted);
-end;
-
--- With a client, the uses of its secrets are dropped. They are locked in the order in which nodes
--- add to them.
-create or replace function grantd.note_client() returns trigger
-language plpgsql security definer set jit = off set search_path = pg_catalog, pg_temp as $$
+-- Whether the term of this number lasts. Keeps others from beginning one until the transaction ends.
+create function grantd.leads(who text, term bigint) returns boolean
+language plpgsql volatile security definer set jit = off set search_path = pg_catalog, pg_temp as $$
 begin
-  if tg_op = 'INSERT' then
-    insert into grantd.changes (kind, name) select 'c', n.client_id from new_rows n;
-  elsif tg_op = 'DELETE' then
-    insert into grantd.changes (kind, name) select 'c', o.client_id from old_rows o;
-    with locked as materialized (
-      select s.client_id, s.label from grantd.secret_use s
-      where s.client_id in (select o.client_id from old_rows o)
-      order by s.client_id, s.label for update
+  perform from grantd.lease l where l.name = 'keys' for update;
+  return exists (
+    select from grantd.lease l where l.name = 'keys' and l.holder = who and l.fence = term
+      and l.ends > clock_timestamp()
+  );
+end $$;
+
+-- Adds the next signing key, if the caller leads, knows all keys that are there, and none of them is
+-- a next key. Returns whether it did.
+create function grantd.add_next_key(
+  id text, sealed bytea, published bigint, signs bigint, known text[], who text, term bigint
+) returns boolean
+language plpgsql volatile security definer set jit = off set search_path = pg_catalog, pg_temp as $$
+declare
+  is_leader boolean;
+  now bigint;
+begin
+  -- As the commands that change keys do.
+  perform pg_advisory_xact_lock(7454127460278599682);
+  is_leader := grantd.leads(who, term);
+  now := extract(epoch from clock_timestamp());
+  if not is_leader
+    or published < now - 3600 or signs <= now
+    or exists (select from grantd.signing_key k where k.retired_at is null and k.signs_from > now)
+    or known is distinct from array(
+      select k.key_id from grantd.signing_key k where k.retired_at is null order by k.key_id
     )
-    delete from grantd.secret_use s using locked l
-    where s.client_id = l.client_id and s.label = l.label;
-  else
-    insert into grantd.changes (kind, name)
-    select 'c', n.client_id from new_rows n union select 'c', o.client_id from old_rows o;
+  then
+    return false;
+  end if;
+  insert into grantd.signing_key (key_id, document, published_at, signs_from)
+  values (id, sealed, published, signs);
+  return true;
+end $$;
+
+-- Lets a key that would sign within the hour begin later, if the caller leads. Returns whether it did.
+create function grantd.postpone_key(
+  id text, sealed bytea, published bigint, signs bigint, who text, term bigint
+) returns boolean
+language plpgsql volatile security definer set jit = off set search_path = pg_catalog, pg_temp as $$
+declare
+  is_leader boolean;
+  now bigint;
+begin
+  perform pg_advisory_xact_lock(7454127460278599682);
+  is_leader := grantd.leads(who, term);
+  now := extract(epoch from clock_timestamp());
+  if not is_leader or signs > now + 7 * 86400 then
+    return false;
+  end if;
+  update grantd.signing_key k set document = sealed, signs_from = signs
+  where k.key_id = id and k.retired_at is null
+    and k.published_at = published and k.signs_from < signs
+    and k.signs_from > now and k.signs_from < now + 3600;
+  return found;
+end $$;
+
+-- A node may add the first key, and later ones only as the leader.
+create function grantd.require_first_key() returns trigger
+language plpgsql set search_path = pg_catalog, pg_temp as $$
+begin
+  if not pg_has_role((select c.relowner from pg_class c where c.oid = tg_relid), 'usage')
+    and exists (select from grantd.signing_key k where k.retired_at is null)
+  then
+    raise exception 'permission denied: only the owner adds a further signing key'
+      using errcode = 'insufficient_privilege';
   end if;
   return null;
 end $$;
+create trigger first before insert on grantd.signing_key
+for each statement execute function grantd.require_first_key();
 
-delete from grantd.secret_use s
-where not exists (select from grantd.client c where c.client_id = s.client_id);
+revoke execute on function
+  grantd.live_nodes, grantd.attend, grantd.leave, grantd.leads, grantd.add_next_key,
+  grantd.postpone_key
+from public;

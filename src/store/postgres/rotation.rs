@@ -1,0 +1,362 @@
+//! Rotates the signing keys in the store.
+//!
+//! Each server reports which keys it publishes. One of them leads, for a term of at most thirty seconds
+//! at a time: it makes the next key, and lets a key begin to sign later if a live server has not published
+//! it. What it writes is refused when its term is over, even if the server does not know that.
+
+use std::collections::BTreeMap;
+use std::fs;
+use std::time::{Duration, Instant};
+
+use tracing::{error, info, warn};
+
+use crate::fault::Fault;
+use crate::keys::change;
+use crate::keys::key_file;
+use crate::keys::life::{KeyTimes, Retention};
+use crate::keys::rotation::{PlannedKey, Publisher, Rotation, Step, earliest_start};
+use crate::random::Random;
+use crate::state::key_rotation::KeyRotation;
+use crate::store::postgres::database::{Database, Parameter, REQUEST_LIMIT, Type};
+use crate::store::postgres::failure::{Failure, clean};
+use crate::store::postgres::keys::{self, PUBLISHERS};
+use crate::store::postgres::rows;
+use crate::store::postgres::seal::MasterKeys;
+use crate::time::UnixTime;
+
+/// The keys that a server serves with, and how they rotate.
+pub struct Serving {
+    /// All keys.
+    pub keys: Vec<PlannedKey>,
+    /// The ids of the keys that are in the key set now.
+    pub published: Vec<String>,
+    /// How long verifiers may use key sets and tokens.
+    pub retention: Retention,
+    /// The setting `keys.rotate_every`.
+    pub rotate_every: Option<u64>,
+    /// The size of the next key, in bits.
+    pub bits: u16,
+}
+
+/// Reports what this server publishes, and rotates the keys while it leads.
+pub(super) struct KeyRotator {
+    /// The name of this server in the store, which no other process has.
+    node: String,
+    random: Random,
+    /// The keys that this server publishes, each with the time since which it does; `None` if since
+    /// it began to serve.
+    published: BTreeMap<String, Option<Instant>>,
+    /// Whether the keys have changed since the last report.
+    is_changed: bool,
+    due: Instant,
+    /// The number of the present term, while this server leads.
+    term: Option<i64>,
+    /// This server must not lead before this time.
+    unfit_until: Option<Instant>,
+    /// The key that was let begin later, because servers have not published it.
+    postponed: Option<String>,
+    /// The last failure, which is logged once.
+    failure: Option<String>,
+}
+
+/// The means of one run.
+pub(super) struct Means<'m> {
+    pub(super) database: &'m mut Database,
+    pub(super) master_keys: &'m MasterKeys,
+    pub(super) serving: Serving,
+    pub(super) health: &'m KeyRotation,
+    /// The time between two polls of the store.
+    pub(super) poll: Duration,
+    pub(super) now: Instant,
+}
+
+/// Why the leader could not act.
+enum Problem {
+    /// The store did not answer as expected.
+    Failure(Failure),
+    /// This server cannot make a key. Another one might.
+    Unfit(Fault),
+}
+
+impl From<Failure> for Problem {
+    fn from(failure: Failure) -> Self {
+        Self::Failure(failure)
+    }
+}
+
+impl From<Fault> for Problem {
+    fn from(fault: Fault) -> Self {
+        Self::Unfit(fault)
+    }
+}
+
+impl KeyRotator {
+    /// Creates the rotator of a server that begins at `now`.
+    pub(super) fn new(random: &Random, now: Instant) -> Self {
+        Self {
+            node: node_name(random),
+            random: random.clone(),
+            published: BTreeMap::new(),
+            is_changed: true,
+            due: now,
+            term: None,
+            unfit_until: None,
+            postponed: None,
+            failure: None,
+        }
+    }
+
+    /// Notes the keys with which this server begins: no key set of it lacks them.
+    pub(super) fn begin(&mut self, serving: Serving) {
+        self.published = serving.published.into_iter().map(|id| (id, None)).collect();
+    }
+
+    /// Does what is due. A failure is logged and counts until the next run.
+    pub(super) fn run(&mut self, means: Means<'_>) {
+        let health = means.health;
+        match self.attend(means) {
+            Ok(()) => self.failure = None,
+            Err(failure) => {
+                let failure = failure.to_string();
+                if self.failure.as_ref() != Some(&failure) {
+                    warn!(error = %failure, "the keys that this server publishes were not reported, or not rotated");
+                }
+                self.failure = Some(failure);
+                health.note(None);
+            }
+        }
+    }
+
+    /// Tells the other servers that this one ends, so that they do not wait for it.
+    pub(super) fn leave(&self, database: &mut Database) {
+        if let Err(failure) = database.query(LEAVE, &[(&self.node, Type::TEXT)], REQUEST_LIMIT) {
+            info!(error = %failure, "the other servers count this one as live for some time");
+        }
+    }
+
+    fn attend(&mut self, mut means: Means<'_>) -> Result<(), Failure> {
+        let now = means.now;
+        self.note_published(&means.serving.published, now);
+        if now < self.due && !self.is_changed {
+            return Ok(());
+        }
+        let period =
+            Duration::from_secs(means.serving.retention.jwks_max_age.clamp(1, MOST_BETWEEN));
+        self.due = now + period;
+        let may_lead = self.unfit_until.is_none_or(|until| until <= now);
+        let (term, at) = self.report(&mut means, if may_lead { 3 * period } else { NO_TERM })?;
+        self.is_changed = false;
+        if term.is_some() && term != self.term {
+            info!(node = %self.node, term, "this server rotates the keys");
+        }
+        self.term = term;
+        let Some(term) = term else {
+            if may_lead {
+                means.health.note(None);
+            }
+            return Ok(());
+        };
+        let lead = (3 * period + 2 * means.poll).as_secs() + 1;
+        let Serving { retention, rotate_every, .. } = means.serving;
+        let rotation = Rotation { every: rotate_every, retention, lead };
+        let rows = means.database.query(PUBLISHERS, &[], REQUEST_LIMIT)?;
+        let publishers: Vec<_> = rows.iter().map(keys::publisher).collect::<Result<_, _>>()?;
+        let done = match rotation.step(&means.serving.keys, &publishers, at) {
+            Step::None => {
+                self.note_postponed(&means, &publishers, at);
+                Ok(())
+            }
+            Step::Make(times) => self.make(&mut means, times, term),
+            Step::Postpone { key_id, to, because_of } => {
+                self.postpone(&mut means, &key_id, to, term).map(|is_done| {
+                    if is_done {
+                        note_waiting(means.health, &key_id, &because_of);
+                        self.postponed = Some(key_id);
+                    } else {
+                        warn!(kid = key_id, "this key could not be let begin to sign later");
+                    }
+                })
+            }
+        };
+        match done {
+            Ok(()) => Ok(()),
+            Err(Problem::Failure(failure)) => Err(failure),
+            Err(Problem::Unfit(fault)) => {
+                let problem = format!(
+                    "keys.rotate_every has no effect at this server: no next key can be made: \
+                     {fault}; until then, the present key signs"
+                );
+                if means.health.note(Some(problem.clone())) {
+                    error!("{problem}");
+                }
+                self.unfit_until = Some(now + UNFIT);
+                // Another server may lead instead.
+                self.term = None;
+                self.report(&mut means, NO_TERM).map(drop)
+            }
+        }
+    }
+
+    fn note_published(&mut self, published: &[String], now: Instant) {
+        let before = self.published.len();
+        self.published.retain(|id, _| published.contains(id));
+        self.is_changed |= self.published.len() != before;
+        for id in published {
+            if !self.published.contains_key(id) {
+                self.published.insert(id.clone(), Some(now));
+                self.is_changed = true;
+            }
+        }
+    }
+
+    /// Reports the published keys. Returns the number of the term if this server leads, and the time
+    /// by the clock of the database.
+    fn report(
+        &self,
+        means: &mut Means<'_>,
+        term: Duration,
+    ) -> Result<(Option<i64>, UnixTime), Failure> {
+        let seconds = |since: &Option<Instant>| match since {
+            None => -1,
+            Some(since) => {
+                let age = means.now.saturating_duration_since(*since).as_secs();
+                i64::try_from(age).unwrap_or(i64::MAX)
+            }
+        };
+        let ids: Vec<&str> = self.published.keys().map(String::as_str).collect();
+        let ages: Vec<i64> = self.published.values().map(seconds).collect();
+        let max_age = i64::try_from(means.serving.retention.jwks_max_age).unwrap_or(i64::MAX);
+        let term = i64::try_from(term.as_secs()).unwrap_or(0);
+        let parameters = [
+            (&self.node as _, Type::TEXT),
+            (&ids as _, Type::TEXT_ARRAY),
+            (&ages as _, Type::INT8_ARRAY),
+            (&max_age as _, Type::INT8),
+            (&term as _, Type::INT8),
+        ];
+        let rows = means.database.query(ATTEND, &parameters, REQUEST_LIMIT)?;
+        let (mut term, mut now) = (None, 0);
+        if let Some(row) = rows.first() {
+            (term, now) = (row.get(0)?, row.get::<i64>(1)?);
+        }
+        Ok((term, UnixTime(u64::try_from(now).unwrap_or(0))))
+    }
+
+    /// Notes that the postponed key still waits, or that none does.
+    fn note_postponed(&mut self, means: &Means<'_>, publishers: &[Publisher], now: UnixTime) {
+        let Serving { keys, retention, .. } = &means.serving;
+        let waiting = self.postponed.as_ref().and_then(|id| {
+            let key = keys.iter().find(|key| key.id == *id && key.times.signs_from > now)?;
+            Some((id, earliest_start(key, publishers, retention, now).err()?))
+        });
+        match waiting {
+            Some((id, because_of)) => note_waiting(means.health, id, &because_of),
+            None => {
+                self.postponed = None;
+                means.health.note(None);
+            }
+        }
+    }
+
+    fn make(&mut self, means: &mut Means<'_>, times: KeyTimes, term: i64) -> Result<(), Problem> {
+        let Means { database, master_keys, serving, health, .. } = means;
+        let store = database.name().to_owned();
+        let found = rows::sealed_keys(database)?;
+        let known: Vec<&str> = found.sealed.iter().map(|(id, _)| id.as_str()).collect();
+        if known.len() != serving.keys.len()
+            || !serving.keys.iter().all(|key| known.contains(&&*key.id))
+        {
+            // A change of the keys is not in force here yet, or it cannot be.
+            return Ok(());
+        }
+        // Servers may lack a master key that has sealed nothing yet.
+        if !found.sealed.iter().all(|(_, sealed)| master_keys.is_of_first(sealed)) {
+            let problem = "the keys in it are sealed with another master key than the first one of \
+                           this server: put that key first in store.master_key_file, or run \
+                           `grantd store rekey` when every server has the new one";
+            return Err(Fault::new(&store, problem).into());
+        }
+        let (key, document) = change::new_document(&store, serving.bits, times)?;
+        let sealed = keys::seal(&store, master_keys, &self.random, key.key_id(), &document)?;
+        let (id, row_times) = (key.key_id(), keys::times_of(&key));
+        let mut parameters = keys::row_of(&id, &sealed, &row_times).to_vec();
+        parameters.push((&known, Type::TEXT_ARRAY));
+        parameters.extend([(&self.node as _, Type::TEXT), (&term as _, Type::INT8)]);
+        if write(database, ADD, &parameters)? {
+            let signs_from = times.signs_from.0;
+            info!(kid = id, signs_from, "made the next signing key");
+        } else {
+            info!("no next signing key was made: the keys have changed, or another server leads");
+        }
+        health.note(None);
+        Ok(())
+    }
+
+    /// Lets a key begin to sign at `to`. Returns whether it did.
+    fn postpone(
+        &mut self,
+        means: &mut Means<'_>,
+        key_id: &str,
+        to: UnixTime,
+        term: i64,
+    ) -> Result<bool, Problem> {
+        let Means { database, master_keys, .. } = means;
+        let store = database.name().to_owned();
+        let found = rows::sealed_keys(database)?;
+        let Some((_, sealed)) = found.sealed.iter().find(|(id, _)| id == key_id) else {
+            return Ok(false);
+        };
+        let text = keys::document(&store, master_keys, key_id, sealed)?;
+        let published_at = key_file::parse(&store, &text)?.times().published_at;
+        let times = KeyTimes { published_at, signs_from: to };
+        let (key, document) = key_file::with_times(&store, &text, times)?;
+        let sealed = keys::seal(&store, master_keys, &self.random, key_id, &document)?;
+        let row_times = keys::times_of(&key);
+        let mut parameters = keys::row_of(&key_id, &sealed, &row_times).to_vec();
+        parameters.extend([(&self.node as _, Type::TEXT), (&term as _, Type::INT8)]);
+        Ok(write(database, POSTPONE, &parameters)?)
+    }
+}
+
+/// Runs a statement that writes if the term lasts. Returns whether it did.
+fn write(
+    database: &mut Database,
+    sql: &str,
+    parameters: &[Parameter<'_>],
+) -> Result<bool, Failure> {
+    let rows = database.query(sql, parameters, REQUEST_LIMIT)?;
+    rows.first().map_or(Ok(false), |row| row.get(0))
+}
+
+/// Notes and logs that a key waits for servers.
+fn note_waiting(health: &KeyRotation, key_id: &str, because_of: &[String]) {
+    let servers = because_of.join(", ");
+    let problem = format!(
+        "the next signing key {key_id} begins to sign later, because these servers have not \
+         published it: {servers}"
+    );
+    if health.note(Some(problem.clone())) {
+        warn!("{problem}");
+    }
+}
+
+/// Returns a name for this process that no other one has, and that operators can find.
+fn node_name(random: &Random) -> String {
+    let host = fs::read_to_string("/proc/sys/kernel/hostname").unwrap_or_default();
+    let host: String = clean(host.trim()).chars().take(100).collect();
+    let mut bytes = [0; 8];
+    // Without random bytes, the host and the process have to do.
+    let _ = random.fill(&mut bytes);
+    format!("{host}:{}:{:016x}", std::process::id(), u64::from_be_bytes(bytes))
+}
+
+/// The term of a server that does not lead.
+const NO_TERM: Duration = Duration::ZERO;
+/// The most seconds between two reports. A term is three times as long.
+const MOST_BETWEEN: u64 = 10;
+/// How long a server that cannot make a key lets others lead.
+const UNFIT: Duration = Duration::from_secs(60);
+const ATTEND: &str = "select a.fence, a.now from grantd.attend($1, $2, $3, $4, $5) a";
+const LEAVE: &str = "select grantd.leave($1)";
+const ADD: &str = "select grantd.add_next_key($1, $2, $3, $4, $5, $6, $7)";
+const POSTPONE: &str = "select grantd.postpone_key($1, $2, $3, $4, $5, $6)";
