@@ -8,6 +8,7 @@ use std::sync::Arc;
 use std::sync::atomic::{AtomicU64, Ordering};
 use std::time::Duration;
 
+use futures_util::future::join_all;
 use parking_lot::Mutex;
 use socket2::{SockRef, TcpKeepalive};
 use tokio::io::{AsyncRead, AsyncWrite};
@@ -88,19 +89,25 @@ impl Target {
         timelines.admit(&host, timeline).map_err(|problem| about.away(&problem))
     }
 
-    /// Connects to the first host that accepts writes.
+    /// Connects to the first host that accepts writes, and is not an old primary.
     ///
     /// # Errors
     ///
     /// The failures of all hosts. If any host may answer later, the kind is [`FailureKind::Away`].
     pub(super) async fn connect(&self) -> Result<Connection, Failure> {
         let mut failures = Vec::new();
-        for host in self.url.hosts() {
-            let shown = host.to_string();
-            let host_shown = (self.url.hosts().len() > 1).then_some(&*shown);
-            let about = About { host: host_shown, ..self.about() };
-            match self.connect_to(host, &about).await {
-                Ok(connection) => return Ok(connection),
+        let mut hosts = self.url.hosts().iter();
+        while let Some(host) = hosts.next() {
+            match self.connect_to_one(host).await {
+                Ok(connection) => {
+                    if self.timelines.is_some() {
+                        self.look_at(hosts.as_slice()).await;
+                    }
+                    match self.still_admit(&connection, host) {
+                        Ok(()) => return Ok(connection),
+                        Err(failure) => failures.push(failure),
+                    }
+                }
                 Err(failure) => failures.push(failure),
             }
         }
@@ -108,6 +115,34 @@ impl Target {
         let kind = failures.iter().find(is_away).or_else(|| failures.first()).map(|it| it.kind);
         let texts: Vec<_> = failures.iter().map(Failure::problem).collect();
         Err(Failure::new(kind.unwrap_or(FailureKind::Away), &self.name, texts.join("; ")))
+    }
+
+    /// Notes the timelines of the other hosts: a server that was not there at a failover does not
+    /// know the new one.
+    async fn look_at(&self, hosts: &[StoreHost]) {
+        let looks = hosts.iter().map(|host| timeout(LOOK, self.connect_to_one(host)));
+        for seen in join_all(looks).await.into_iter().flatten().flatten() {
+            drop(seen.client);
+            // Without its client, the task says goodbye and ends.
+            let _ = timeout(LOOK, seen.task).await;
+        }
+    }
+
+    fn still_admit(&self, connection: &Connection, host: &StoreHost) -> Result<(), Failure> {
+        let shown = host.to_string();
+        match &connection.timeline {
+            Some(timeline) => self.admit(timeline, &self.about_host(&shown)),
+            None => Ok(()),
+        }
+    }
+
+    fn about_host<'a>(&'a self, shown: &'a str) -> About<'a> {
+        About { host: (self.url.hosts().len() > 1).then_some(shown), ..self.about() }
+    }
+
+    async fn connect_to_one(&self, host: &StoreHost) -> Result<Connection, Failure> {
+        let shown = host.to_string();
+        self.connect_to(host, &self.about_host(&shown)).await
     }
 
     async fn connect_to(&self, host: &StoreHost, about: &About<'_>) -> Result<Connection, Failure> {
@@ -258,6 +293,8 @@ fn unreachable(at: &str, error: &io::Error, about: &About<'_>) -> Failure {
     ))
 }
 
+/// The longest look at another host.
+const LOOK: Duration = Duration::from_secs(1);
 const KEEPALIVE_AFTER: Duration = Duration::from_secs(15);
 const KEEPALIVE_EVERY: Duration = Duration::from_secs(5);
 #[cfg(target_os = "linux")]

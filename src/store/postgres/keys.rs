@@ -145,6 +145,24 @@ pub(super) fn open(
     sealed: &[u8],
     times: &RowTimes,
 ) -> Result<SigningKey, Fault> {
+    open_row(store, master_keys, id, sealed, times).map_err(|mut fault| {
+        fault.problem = format!(
+            "{}; if no server has written this row, remove it as the owner: \
+             DELETE FROM grantd.signing_key WHERE key_id = '{}'",
+            fault.problem,
+            clean(id).replace('\'', "''")
+        );
+        fault
+    })
+}
+
+fn open_row(
+    store: &Path,
+    master_keys: &MasterKeys,
+    id: &str,
+    sealed: &[u8],
+    times: &RowTimes,
+) -> Result<SigningKey, Fault> {
     let key = key_file::parse(store, &document(store, master_keys, id, sealed)?)?;
     if key.key_id() != id {
         return Err(Fault::new(

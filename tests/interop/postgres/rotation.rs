@@ -357,7 +357,7 @@ fn only_the_leader_makes_a_key_and_another_one_follows_it() {
     let soon = format!("signs_from = {now} + 60 where signs_from > {now}");
     cluster.psql(&format!("update grantd.signing_key set {soon}"));
     assert_eq!(call(&spoil), "t");
-    wait_until(|| readiness(next).1.contains("the previous signing keys stay in force"));
+    wait_until(|| readiness(next).1.contains("the previous version of this one, if any"));
     assert_eq!(signs_with(next), first);
     let replaced = printed(&key(&cluster, &["rotate", "--now", "--keep", &first]));
     wait_until(|| signs_with(next) == replaced["kid"] && signs_with(stopped) == replaced["kid"]);

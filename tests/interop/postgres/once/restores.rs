@@ -10,10 +10,13 @@ fn a_database_that_is_restored_accepts_nothing_twice() {
     let mut cluster = cluster_with(&maker.clients());
     // The signing key.
     drop(start(&cluster.url(Role::Node), &[], &[]));
+    cluster.stop(Stop::Fast);
+    let mut cold = cluster.cold_copy();
+    cluster.start_again();
     let mut backup = cluster.base_backup();
     let mut other = Postgres::start_with(&Setup { own_identity: true, ..Setup::default() });
     other.stop(Stop::Fast);
-    let nodes = three(&Postgres::url_of(Role::Node, &[&cluster, &backup, &other]));
+    let nodes = three(&Postgres::url_of(Role::Node, &[&cluster, &cold, &backup, &other]));
     let crowd = Crowd::of("restores", maker, &nodes);
     crowd.run(|| {
         crowd.wait_for_the_first();
@@ -26,8 +29,13 @@ fn a_database_that_is_restored_accepts_nothing_twice() {
             }
             database_time(&cluster)
         });
-        crowd.during("restore of a base backup", None, || {
+        crowd.during("start of a copy of the files", None, || {
             cluster.kill();
+            cold.start_again();
+            database_time(&cold)
+        });
+        crowd.during("restore of a base backup", None, || {
+            cold.kill();
             backup.start_again();
             database_time(&backup)
         });
