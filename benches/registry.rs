@@ -95,7 +95,7 @@ fn apply(server: &Server, changes: usize, clients: usize) -> f64 {
             let client = client_file::check_entry(Path::new("news"), 1, &entry).unwrap();
             Update::Put(Box::new(client))
         });
-        let news = News { clients: news.collect(), keys: None };
+        let news = News { clients: news.collect(), ..News::default() };
         let begin = Clock::system().instant();
         assert!(server.reloader().apply(news).is_applied);
         taken += Clock::system().instant() - begin;

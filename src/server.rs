@@ -58,7 +58,7 @@ use crate::state::key_rotation::KeyRotation;
 use crate::state::verified_tokens::VerifiedTokens;
 #[cfg(feature = "postgres")]
 use crate::store::postgres::{
-    follow::{Follower, Following, Sink},
+    follow::{Follower, Following, Keys, Sink},
     rotation::Serving,
 };
 use crate::telemetry::audit::Event;
@@ -291,14 +291,18 @@ fn follow(
 ) -> Result<Option<Following>, Fault> {
     let Some(follower) = follower else { return Ok(None) };
     let (context, reloader) = (Arc::clone(context), Arc::clone(reloader));
-    let apply = move |clients, keys| drop(reloader.apply(News { clients, keys }));
+    let apply = move |clients, keys: Option<Keys>, lifetimes| {
+        let (keys, kept_keys) = keys.map(|keys| (keys.read, keys.kept)).unzip();
+        let kept_keys = kept_keys.unwrap_or_default();
+        drop(reloader.apply(News { clients, keys, kept_keys, lifetimes }));
+    };
     let key_rotation = Arc::clone(&context.key_rotation);
-    let of_keys = Arc::clone(&context);
-    let registered = move || Arc::clone(&context.snapshot().clients);
+    let [of_clients, of_lifetimes] = [(); 2].map(|()| Arc::clone(&context));
     let sink = Sink {
         apply: Box::new(apply),
-        registered: Box::new(registered),
-        serving: Box::new(move || serving(&of_keys)),
+        registered: Box::new(move || Arc::clone(&of_clients.snapshot().clients)),
+        lifetimes: Box::new(move || of_lifetimes.snapshot().lifetimes.clone()),
+        serving: Box::new(move || serving(&context)),
         key_rotation,
     };
     follower.start(sink).map(Some)

@@ -12,6 +12,7 @@ use std::sync::Arc;
 use crate::config::{Config, IssuerUrl};
 use crate::keys::key_set::KeySet;
 use crate::keys::life::Retention;
+use crate::keys::rotation::MARGIN;
 use crate::oauth::client_secret::FastHash;
 use crate::oauth::decoy::Decoys;
 use crate::registry::clients::Registry;
@@ -69,10 +70,12 @@ impl Snapshot {
 /// Returns the time for which verifiers may cache a key set, and the time for which a token of a
 /// retired key may be valid: the longest lifetime of a token of all `clients`, those that were
 /// shortened included. In a database it is twice that: its servers are on several machines, and one
-/// that is cut off may sign with the old key for some time after the others have changed. Servers
-/// that share a directory read it within seconds.
+/// that is cut off may sign with the old key for some time after the others have changed, and one that
+/// has learned of a key late holds it back for some seconds. Servers that share a directory read it
+/// within seconds.
 pub fn retention(config: &Config, clients: &Registry, lifetimes: &Lifetimes) -> Retention {
     let longest = u64::from(clients.longest_lifetime()).max(lifetimes.longest_of_all());
-    let token_lifetime = if config.startup.store.url.is_some() { 2 * longest } else { longest };
+    let is_shared = config.startup.store.url.is_some();
+    let token_lifetime = longest + if is_shared { longest.max(MARGIN) } else { 0 };
     Retention { jwks_max_age: config.live.jwks_max_age, token_lifetime }
 }

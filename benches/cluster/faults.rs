@@ -165,11 +165,11 @@ impl Faults {
         let next = self.bands.iter().map(|band| band.from).find(|from| *from > band.to);
         let end = next.unwrap_or(f64::MAX);
         let seconds = self.assertions.iter().enumerate();
-        let last = seconds.filter(|(second, it)| {
+        let mut last = seconds.filter(|(second, it)| {
             let second = *second as f64;
             second >= band.from && second + 1.0 <= end && it.refused + it.away > 0
         });
-        last.last().map_or(0.0, |(second, _)| (second as f64 + 1.0 - band.to).max(0.0))
+        last.next_back().map_or(0.0, |(second, _)| (second as f64 + 1.0 - band.to).max(0.0))
     }
 }
 

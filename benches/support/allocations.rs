@@ -36,7 +36,7 @@ use tracing::Level;
 
 #[path = "mod.rs"]
 #[expect(dead_code, reason = "each bench uses a part of it")]
-mod support;
+pub(crate) mod support;
 
 #[global_allocator]
 static ALLOCATOR: &StatsAlloc<std::alloc::System> = &INSTRUMENTED_SYSTEM;
@@ -81,29 +81,39 @@ pub(crate) fn measure() -> [Allocations; 2] {
         }
     });
     let (_directory, config) = demo::demo();
-    let server = Server::new(&config, Clock::system(), Random::system()).unwrap();
+    let [urlencoded, multipart] = of_tokens(&config);
+    let ring = ring_alone(&config);
+    let all = [(URLENCODED, urlencoded, 0.0), (MULTIPART, multipart, multer_alone())];
+    let counts = all.map(|(payload, token, multer)| {
+        let request = client::post(payload.content_type, payload.body);
+        Allocations {
+            encoding: payload.name,
+            empty: count(&mut Client::connect(empty.address).unwrap(), &request),
+            token,
+            multer,
+            ring,
+        }
+    });
+    empty.stop();
+    counts
+}
+
+/// Counts all allocations of a token request in both encodings to a server with this configuration.
+pub(crate) fn of_tokens(config: &Config) -> [f64; 2] {
+    let server = Server::new(config, Clock::system(), Random::system()).unwrap();
     let tokens = Running::start(|listener, stop| async move {
         let stop = async {
             let _ = stop.await;
         };
         server.serve(vec![Listener::from(listener)], None, stop).await;
     });
-
     let key_set = Client::connect(tokens.address).unwrap().exchange(client::GET_KEY_SET).to_vec();
-    let ring = ring_alone(&config);
-    let counts = [(URLENCODED, 0.0), (MULTIPART, multer_alone())].map(|(payload, multer)| {
+    let counts = [URLENCODED, MULTIPART].map(|payload| {
         let request = client::post(payload.content_type, payload.body);
         let answer = Client::connect(tokens.address).unwrap().exchange(&request).to_vec();
         token::verify(&answer, &key_set, "demo-client");
-        Allocations {
-            encoding: payload.name,
-            empty: count(&mut Client::connect(empty.address).unwrap(), &request),
-            token: count(&mut Client::connect(tokens.address).unwrap(), &request),
-            multer,
-            ring,
-        }
+        count(&mut Client::connect(tokens.address).unwrap(), &request)
     });
-    empty.stop();
     tokens.stop();
     counts
 }

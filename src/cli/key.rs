@@ -35,6 +35,7 @@ use crate::store::postgres::{
     client_document,
     database::{BULK_LIMIT, Database},
     keys::KeyRows,
+    lifetimes,
     seal::MasterKeys,
 };
 use crate::time::UnixTime;
@@ -350,7 +351,11 @@ impl Keys {
         // The user of this command may have no access to the state directory.
         let lifetimes = Recorded::read(&self.config.startup.state).unwrap_or_default();
         let now = Clock::system().now();
-        let lifetimes = lifetimes.followed_by(&clients, now);
+        let mut lifetimes = lifetimes.followed_by(&clients, now);
+        #[cfg(feature = "postgres")]
+        if let Some((database, _)) = &mut self.rows {
+            lifetimes.learn(lifetimes::read(database)?, now);
+        }
         Ok(retention(&self.config, &clients, &lifetimes))
     }
 
@@ -371,8 +376,7 @@ impl Keys {
     fn clients(&mut self) -> Result<Registry, CliError> {
         #[cfg(feature = "postgres")]
         if let Some((database, _)) = &mut self.rows {
-            let text = database.reading(BULK_LIMIT, client_document::read_all)?;
-            return Ok(client_file::parse(database.name(), &text)?);
+            return Ok(client_document::registry(database)?);
         }
         let file = &self.config.live.clients;
         Ok(if file.exists() { client_file::load(file)? } else { Registry::default() })

@@ -65,11 +65,12 @@ pub enum Step {
 }
 
 impl PlannedKey {
-    /// Returns all keys of `keys`.
+    /// Returns all keys of `keys`, with the times in their documents: a server that holds a key back
+    /// must not take that for the time at which the others begin.
     pub fn all(keys: &KeySet) -> Vec<Self> {
         let planned = keys.iter().map(|key| Self {
             id: key.key_id().to_owned(),
-            times: key.times(),
+            times: key.times,
             is_immediate: key.is_immediate(),
         });
         planned.collect()
@@ -136,8 +137,10 @@ impl Rotation {
 
 fn postpone(key: &PlannedKey, publishers: &[Publisher], now: UnixTime) -> Step {
     let (to, because_of) = ready(&key.id, publishers, now);
-    // A key that is made by hand is read by each server a moment after its time of publication.
-    if to <= key.times.signs_from + MARGIN {
+    // A key that is made by hand is read by each server a moment after its time of publication. At
+    // least one age of a key set must pass, for verifiers that have it from the server itself.
+    let shortest = publishers.iter().map(|publisher| publisher.max_age).min().unwrap_or(0);
+    if to <= key.times.signs_from + MARGIN.min(shortest) {
         return Step::None;
     }
     Step::Postpone { key_id: key.id.clone(), to, because_of }
@@ -260,6 +263,11 @@ mod tests {
         // The clocks of the servers may differ a little.
         let skewed = server("e", &[("next", 9_410)]);
         assert_eq!(at(&[has.clone(), skewed], 9_970), Step::None);
+        // But not by more than an age of a key set.
+        let brief = Publisher { max_age: 2, ..server("f", &[("next", 9_998)]) };
+        assert_eq!(at(&[brief], 9_999), Step::None);
+        let brief = Publisher { max_age: 2, ..server("g", &[("next", 9_999)]) };
+        assert_eq!(at(&[has.clone(), brief.clone()], 9_999), postponed(10_003, &["g"]));
         // Keys that replace leaked keys wait for no server.
         let immediate = PlannedKey { is_immediate: true, ..keys[1].clone() };
         let none = [server("b", &[])];

@@ -29,6 +29,7 @@ use crate::server::rotation::FileRotation;
 use crate::server::start_error::StartError;
 use crate::snapshot::changes::Changes;
 use crate::snapshot::files::{self, Files};
+use crate::snapshot::lifetimes::Shortened;
 use crate::snapshot::{Snapshot, retention};
 use crate::telemetry::audit::Event;
 
@@ -62,6 +63,10 @@ pub struct News {
     pub clients: Vec<Update>,
     /// All signing keys, in any state; `None` if they are as before.
     pub keys: Option<Vec<SigningKey>>,
+    /// The ids of keys that stay as they are, although they are not in `keys`.
+    pub kept_keys: Vec<String>,
+    /// Lifetimes that other servers have noted as shortened, by client; empty for all clients.
+    pub lifetimes: Vec<(String, Shortened)>,
 }
 
 /// The newest version without a fault of each file.
@@ -86,6 +91,7 @@ struct Parts<'o> {
     /// The ids of the keys of the old snapshot that stay although they are not in `keys`.
     kept_keys: &'o [&'o str],
     admin_token: Option<FastHash>,
+    lifetimes: Vec<(String, Shortened)>,
 }
 
 impl Reloader {
@@ -159,7 +165,8 @@ impl Reloader {
         let Newest { clients, keys, key_ids, key_paths, admin_token, lacks_new_file: _ } = newest;
         let clients = clients.map_or_else(|| Arc::clone(&old.clients), Arc::new);
         let kept_keys: Vec<_> = key_ids.values().map(String::as_str).collect();
-        let parts = Parts { config, clients, keys, kept_keys: &kept_keys, admin_token };
+        let lifetimes = Vec::new();
+        let parts = Parts { config, clients, keys, kept_keys: &kept_keys, admin_token, lifetimes };
         // Another process may have changed the file of the lifetimes.
         in_force.lacks_lifetimes = true;
         let (is_applied, stays) = match self.replace(&old, parts, in_force, &mut faults) {
@@ -195,9 +202,11 @@ impl Reloader {
         let mut keys = Vec::new();
         let mut kept_keys: Vec<_> = old.keys.iter().map(SigningKey::key_id).collect();
         if let Some(given) = news.keys {
-            let fault = self.fault_of(&given, &old.keys);
+            let is_kept = |id: &&str| news.kept_keys.iter().any(|kept| kept == id);
+            let kept: Vec<_> = kept_keys.iter().copied().filter(is_kept).collect();
+            let fault = self.fault_of(&given, &kept, &old.keys);
             if fault.is_none() {
-                (keys, kept_keys) = (given, Vec::new());
+                (keys, kept_keys) = (given, kept);
             }
             in_force.key_fault = fault;
         }
@@ -210,6 +219,7 @@ impl Reloader {
             keys,
             kept_keys: &kept_keys,
             admin_token: old.admin_token.clone(),
+            lifetimes: news.lifetimes,
         };
         let is_applied = self.replace(&old, parts, in_force, &mut faults).unwrap_or_else(|error| {
             faults.extend(error.to_string().lines().map(str::to_owned));
@@ -226,9 +236,9 @@ impl Reloader {
         Reloaded { is_applied, faults }
     }
 
-    /// Says why `keys` must not follow the keys `old`.
-    fn fault_of(&self, keys: &[SigningKey], old: &KeySet) -> Option<String> {
-        if keys.is_empty() {
+    /// Says why `keys` must not follow the keys `old`, of which those with the ids `kept` stay.
+    fn fault_of(&self, keys: &[SigningKey], kept: &[&str], old: &KeySet) -> Option<String> {
+        if keys.is_empty() && kept.is_empty() {
             return Some(
                 "there is no signing key; create one with `grantd key generate`".to_owned(),
             );
@@ -335,20 +345,24 @@ impl Reloader {
         in_force: &mut InForce,
         faults: &mut Vec<String>,
     ) -> Result<bool, StartError> {
-        let Parts { config, clients, keys, kept_keys, admin_token } = parts;
+        let Parts { config, clients, keys, kept_keys, admin_token, lifetimes: learned } = parts;
         let issuer = judge(&config, &clients)?;
         // Tokens and key sets that were issued with the old lifetimes are still in use. So each
         // field of the retention is the maximum of its old value and its new value.
         let now = self.context.clock.now();
         let registry = Arc::clone(&clients);
         let differences = registry.differences(&old.clients);
-        let lifetimes = old.lifetimes.followed_by(&clients, &differences, now);
+        let mut lifetimes = old.lifetimes.followed_by(&clients, &differences, now);
+        let is_longer = lifetimes.learn(learned, now);
         let retention = retention(&config, &clients, &lifetimes).max(old.keys.retention());
         let keys = old.keys.followed_by(keys, kept_keys, retention, now);
         let generation = old.generation + 1;
         let new = Snapshot::new(clients, keys, issuer, config);
         let new = Snapshot { generation, admin_token, lifetimes, ..new };
-        let changes = Changes::between(old, &new, &differences);
+        let mut changes = Changes::between(old, &new, &differences);
+        if is_longer {
+            changes.add("shortened lifetimes");
+        }
         let write_lifetimes = |snapshot: &Snapshot, is_lacking: &mut bool| {
             if *is_lacking {
                 let state = &snapshot.config.startup.state;

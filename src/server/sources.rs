@@ -1,6 +1,8 @@
 //! Opens what the server works with: clients, keys and state, in files or in a store.
 
 #[cfg(feature = "postgres")]
+use std::mem::take;
+#[cfg(feature = "postgres")]
 use std::panic::resume_unwind;
 #[cfg(feature = "postgres")]
 use std::path::Path;
@@ -152,15 +154,17 @@ fn of_store(config: &Config, clock: &Clock, random: &Random) -> Result<Sources, 
         Ok((node, issuer))
     };
     // On a thread of its own: the caller's may be in a runtime, where nothing may wait.
-    let (node, issuer) = thread::scope(|scope| {
+    let (mut node, issuer) = thread::scope(|scope| {
         let opening = thread::Builder::new().spawn_scoped(scope, open)?;
         opening.join().unwrap_or_else(|panic| resume_unwind(panic))
     })?;
     warn_of_file(&startup.state, &node.revocations, clock);
     let now = clock.now();
-    let lifetimes = Recorded::read(&startup.state)?.followed_by(&node.clients, now);
+    let mut lifetimes = Recorded::read(&startup.state)?.followed_by(&node.clients, now);
+    lifetimes.learn(take(&mut node.lifetimes), now);
     let retention = retention(config, &node.clients, &lifetimes);
-    let Node { clients, keys, revocations, uses, decoy_key, secret_uses, health, follower } = node;
+    let Node { clients, keys, revocations, uses, decoy_key, secret_uses, health, .. } = node;
+    let Node { follower, .. } = node;
     Ok(Sources {
         clients,
         keys,

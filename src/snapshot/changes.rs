@@ -50,6 +50,11 @@ impl Changes {
         Self(changes)
     }
 
+    /// Notes another kind of change.
+    pub fn add(&mut self, what: &str) {
+        self.0.push(what.to_owned());
+    }
+
     /// Whether nothing has changed.
     pub fn is_empty(&self) -> bool {
         self.0.is_empty()

@@ -61,17 +61,23 @@ enum Version {
     One,
 }
 
+/// A lifetime that was shortened.
 #[derive(Clone, Copy, Debug, PartialEq, Eq, Serialize, Deserialize)]
-struct Shortened {
+pub struct Shortened {
     /// The longest lifetime that was in force.
-    lifetime: u32,
+    pub lifetime: u32,
     /// The latest `exp` of a token that was issued with it, and [`CLOCK_STEP`] more.
-    until: UnixTime,
+    pub until: UnixTime,
 }
 
 impl Shortened {
     fn at(now: UnixTime, lifetime: u32) -> Self {
         Self { lifetime, until: now + u64::from(lifetime) + CLOCK_STEP }
+    }
+
+    /// Whether it is kept at `now`.
+    fn counts(&self, now: UnixTime) -> bool {
+        now < self.until + CLOCK_STEP
     }
 
     fn max(self, other: Self) -> Self {
@@ -117,7 +123,7 @@ impl Lifetimes {
     /// lifetimes that are forgotten at `now`.
     fn aged(&self, clients: &Registry, now: UnixTime) -> Self {
         let common = clients.common_lifetime();
-        let counts = |before: &Shortened| now < before.until + CLOCK_STEP;
+        let counts = |before: &Shortened| before.counts(now);
         let mut shortened = Arc::clone(&self.shortened);
         if !shortened.values().all(counts) {
             Arc::make_mut(&mut shortened).retain(|_, before| counts(before));
@@ -128,6 +134,46 @@ impl Lifetimes {
             longer_common = Some(longer_common.map_or(before, |it| it.max(before)));
         }
         Self { common, shortened, longer_common }
+    }
+
+    /// Returns those of these lifetimes that are not in `known`: the client, and the lifetime that was
+    /// shortened. The client is empty if the lifetime counts for all.
+    pub fn rows_beside(&self, known: &Self) -> Vec<(String, Shortened)> {
+        let mut rows = Vec::new();
+        if !Arc::ptr_eq(&self.shortened, &known.shortened) {
+            let is_new =
+                |(id, before): &(&String, &Shortened)| known.shortened.get(*id) != Some(*before);
+            let new = self.shortened.iter().filter(is_new);
+            rows.extend(new.map(|(id, before)| (id.clone(), *before)));
+        }
+        let common = self.longer_common.filter(|_| self.longer_common != known.longer_common);
+        rows.extend(common.map(|before| (String::new(), before)));
+        rows
+    }
+
+    /// Adds lifetimes that another server has noted, without those that are forgotten at `now`. Returns
+    /// whether one of them was not known.
+    pub fn learn(
+        &mut self,
+        rows: impl IntoIterator<Item = (String, Shortened)>,
+        now: UnixTime,
+    ) -> bool {
+        let mut is_new = false;
+        for (id, before) in rows.into_iter().filter(|(_, before)| before.counts(now)) {
+            let known = match &*id {
+                "" => self.longer_common,
+                id => self.shortened.get(id).copied(),
+            };
+            if known.is_some_and(|known| known.max(before) == known) {
+                continue;
+            }
+            is_new = true;
+            match &*id {
+                "" => self.longer_common = Some(known.map_or(before, |it| it.max(before))),
+                id => self.shorten(id, before),
+            }
+        }
+        is_new
     }
 
     fn shorten(&mut self, id: &str, before: Shortened) {
@@ -179,6 +225,11 @@ impl Lifetimes {
 }
 
 impl Recorded {
+    /// The path of the file in the state directory `directory`.
+    pub fn file(directory: &Path) -> PathBuf {
+        path_in(directory)
+    }
+
     /// Reads the file in the state directory `directory`. No lifetime is known if there is no file.
     ///
     /// # Errors

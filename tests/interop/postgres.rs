@@ -2,7 +2,9 @@
 
 mod commands;
 mod faults;
+mod faulty_keys;
 mod impostor;
+mod lifetimes;
 mod lost;
 mod manual;
 mod missed;

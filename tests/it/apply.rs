@@ -54,11 +54,11 @@ fn remove(id: &str) -> Update {
 }
 
 fn apply(server: &Library, clients: Vec<Update>) -> Reloaded {
-    server.reloader.apply(News { clients, keys: None })
+    server.reloader.apply(News { clients, ..News::default() })
 }
 
 fn apply_keys(server: &Library, keys: Vec<SigningKey>) -> Reloaded {
-    server.reloader.apply(News { clients: Vec::new(), keys: Some(keys) })
+    server.reloader.apply(News { keys: Some(keys), ..News::default() })
 }
 
 fn ask(server: &Library, id: &str) -> Response {

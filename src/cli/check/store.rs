@@ -19,6 +19,7 @@ use crate::snapshot::retention;
 use crate::store::postgres::client_document;
 use crate::store::postgres::database::BULK_LIMIT;
 use crate::store::postgres::keys::KeyRows;
+use crate::store::postgres::lifetimes;
 use crate::store::postgres::seal::MasterKeys;
 use crate::store::postgres::start;
 
@@ -66,7 +67,9 @@ pub(super) fn load(config: &Config) -> Result<Loaded, CliError> {
     });
     let clients = clients.unwrap_or_default();
     let lifetimes = Recorded::read(state).unwrap_or_default();
-    let lifetimes = lifetimes.followed_by(&clients, Clock::system().now());
+    let now = Clock::system().now();
+    let mut lifetimes = lifetimes.followed_by(&clients, now);
+    lifetimes.learn(lifetimes::read(database)?, now);
     problems.extend(rotation::fault(config, &retention(config, &clients, &lifetimes)));
     let issuer = judge(config, &clients).map_err(|errors| {
         problems.extend(errors.into_iter().map(|error| CliError::from(error).0));

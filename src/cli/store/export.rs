@@ -12,7 +12,9 @@ use crate::clock::Clock;
 use crate::fault::Fault;
 use crate::fs::whole_file;
 use crate::registry::client_file;
+use crate::snapshot::lifetimes::Recorded;
 use crate::state::revocations::{Revocations, text_of};
+use crate::store::postgres::lifetimes;
 use crate::store::postgres::schema;
 use crate::store::postgres::seal::MasterKeys;
 use crate::store::postgres::transfer::{self, Contents};
@@ -25,6 +27,7 @@ pub(super) fn export(
     let FilesArg { clients: registry, keys: directory } = files;
     let revocations = state.map(Revocations::file);
     require_new(registry, directory, revocations.as_deref())?;
+    let clock = Clock::system();
     let (settings, mut database) = store.connect()?;
     let master_keys = MasterKeys::load(&settings)?;
     schema::require(&mut database)?;
@@ -35,12 +38,17 @@ pub(super) fn export(
         json!({ "store": database.name(), "clients": clients.len(), "keys": keys.len() });
     let mut written = Written::default();
     if let (Some(state), Some(file)) = (state, revocations) {
-        let shared = transfer::export_revoked(&mut database, Clock::system().now())?;
+        let shared = transfer::export_revoked(&mut database, clock.now())?;
         let revoked = &shared.revoked;
         line["revocations"] = json!(revoked.len());
         line["cut_offs"] = json!(revoked.cut_offs().len());
         written.create_directory(state)?;
         written.create(file, text_of(revoked).as_bytes())?;
+        let registry = client_file::parse(database.name(), &text)?;
+        let mut lifetimes = Recorded::default().followed_by(&registry, clock.now());
+        lifetimes.learn(lifetimes::read(&mut database)?, clock.now());
+        lifetimes.write(&registry, state)?;
+        written.files.push(Recorded::file(state));
     }
     written.create_directory(directory)?;
     for (key_id, document) in &keys {

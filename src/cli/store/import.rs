@@ -17,8 +17,11 @@ use crate::keys::key_file;
 use crate::keys::key_store::StoredKeys;
 use crate::random::Random;
 use crate::registry::client_file::{self, edit};
+use crate::snapshot::lifetimes::{Lifetimes, Recorded};
 use crate::state::revocations::ledger::Shared;
 use crate::state::revocations::read_file;
+use crate::store::postgres::client_document;
+use crate::store::postgres::lifetimes;
 use crate::store::postgres::schema;
 use crate::store::postgres::seal::MasterKeys;
 use crate::store::postgres::transfer::{self, Contents, Imported};
@@ -26,7 +29,9 @@ use crate::store::postgres::transfer::{self, Contents, Imported};
 pub(super) fn import(store: StoreArgs, from: &ImportArgs) -> Result<(), CliError> {
     let ImportArgs { clients, keys, state } = from;
     let clock = Clock::system();
-    let state = state.as_deref().map(|state| read_state(state, &clock)).transpose()?;
+    let state = state.as_deref();
+    let revoked = state.map(|state| read_state(state, &clock)).transpose()?;
+    let recorded = state.map(Recorded::read).transpose()?;
     let files = clients.as_deref().zip(keys.as_deref());
     // No other command may change the files while they are copied.
     let _locks = files.map(|(clients, keys)| lock(clients, keys)).transpose()?;
@@ -37,8 +42,14 @@ pub(super) fn import(store: StoreArgs, from: &ImportArgs) -> Result<(), CliError
     let (settings, mut database) = store.connect()?;
     schema::require(&mut database)?;
     let mut line = json!({ "store": database.name() });
-    if let Some(state) = state {
-        let (revocations, cut_offs) = transfer::import_revoked(&mut database, &state)?;
+    if let (Some(revoked), Some(recorded)) = (revoked, recorded) {
+        let clients = match clients {
+            Some(file) => client_file::load(file)?,
+            None => client_document::registry(&mut database)?,
+        };
+        let lifetimes = recorded.followed_by(&clients, clock.now());
+        lifetimes::put(&mut database, &lifetimes.rows_beside(&Lifetimes::default()))?;
+        let (revocations, cut_offs) = transfer::import_revoked(&mut database, &revoked)?;
         line["revocations"] = json!(revocations);
         line["cut_offs"] = json!(cut_offs);
     }

@@ -11,6 +11,7 @@ pub(super) struct Changed {
     pub(super) revocations: Vec<Vec<u8>>,
     pub(super) cut_offs: Vec<Vec<u8>>,
     pub(super) has_keys: bool,
+    pub(super) lifetimes: Vec<String>,
     /// Whether everything must be read anew.
     pub(super) all: bool,
     pub(super) count: u64,
@@ -27,6 +28,7 @@ impl Changed {
                 self.clients.insert(name.into());
             }
             "k" => self.has_keys = true,
+            "l" => self.lifetimes.push(name.to_owned()),
             "r" => self.revocations.extend(of_hex(name)),
             "o" => self.cut_offs.extend(of_hex(name)),
             "*" => self.all = true,
@@ -63,6 +65,7 @@ mod tests {
             ("c", "a"),
             ("c", "b"),
             ("k", "x"),
+            ("l", "c"),
             ("r", "00ff"),
             ("r", "0"),
             ("r", "zz"),
@@ -74,7 +77,8 @@ mod tests {
         assert!(changed.clients.iter().map(|id| &**id).eq(["a", "b"]));
         assert_eq!(changed.revocations, [[0, 255]]);
         assert_eq!(changed.cut_offs, [[1, 2, 3, 4, 5, 6, 7, 8]]);
-        assert!(changed.has_keys && !changed.all && changed.count == 9);
+        assert!(changed.has_keys && !changed.all && changed.count == 10);
+        assert_eq!(changed.lifetimes, ["c"]);
         changed.note("*", "client");
         assert!(changed.all);
     }

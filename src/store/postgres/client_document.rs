@@ -6,7 +6,8 @@ use std::path::Path;
 
 use crate::fault::Fault;
 use crate::registry::client_file::{self, edit};
-use crate::store::postgres::database::{Parameter, Transaction, Type};
+use crate::registry::clients::Registry;
+use crate::store::postgres::database::{BULK_LIMIT, Database, Parameter, Transaction, Type};
 use crate::store::postgres::failure::Failure;
 
 /// Reads the clients with these `ids`.
@@ -37,6 +38,16 @@ pub fn lock(transaction: &mut Transaction<'_>, ids: &[&str]) -> Result<String, F
 /// The [`Failure`].
 pub fn read_all(transaction: &mut Transaction<'_>) -> Result<String, Failure> {
     document(transaction, "select entry from grantd.client order by position", &[])
+}
+
+/// Reads all clients as a registry.
+///
+/// # Errors
+///
+/// All [`Fault`]s.
+pub fn registry(database: &mut Database) -> Result<Registry, Vec<Fault>> {
+    let text = database.reading(BULK_LIMIT, read_all)?;
+    client_file::parse(database.name(), &text)
 }
 
 fn document(

@@ -23,6 +23,7 @@ use crate::config::StoreSettings;
 use crate::fault::Fault;
 use crate::store::postgres::dial::{Connection, Target};
 use crate::store::postgres::failure::{About, Failure, FailureKind, store_name};
+pub use crate::store::postgres::row::Row;
 use crate::store::postgres::timelines::{Timeline, Timelines};
 use crate::store::postgres::tls;
 
@@ -455,26 +456,6 @@ impl Transaction<'_> {
     }
 }
 
-/// A row of a result.
-pub struct Row {
-    row: tokio_postgres::Row,
-    store: Arc<Path>,
-}
-
-impl Row {
-    /// Returns the value in the column with the number `column`, counted from 0.
-    ///
-    /// # Errors
-    ///
-    /// A [`Failure`] if there is no such column, or if it has another type.
-    pub fn get<'r, T: FromSql<'r>>(&'r self, column: usize) -> Result<T, Failure> {
-        self.row.try_get(column).map_err(|_| {
-            let problem = format!("answers with a row whose column {column} is not as it must be");
-            Failure::new(FailureKind::Malformed, &self.store, problem)
-        })
-    }
-}
-
 /// Runs `work` on this thread until it ends. A panic, which a malformed answer may cause in the
 /// client library, is a failure.
 fn wait<T>(
@@ -520,63 +501,4 @@ const LONGEST_PAUSE: Duration = Duration::from_secs(1);
 const GOODBYE: Duration = Duration::from_millis(100);
 
 #[cfg(test)]
-mod tests {
-    use std::io::{Read as _, Write as _};
-    use std::net::TcpListener;
-    use std::thread;
-
-    use super::*;
-    use crate::config::StoreUrl;
-
-    fn message(tag: u8, body: &[u8]) -> Vec<u8> {
-        let length = u32::try_from(body.len() + 4).unwrap().to_be_bytes();
-        [&[tag], &length[..], body].concat()
-    }
-
-    /// Starts a server whose answer to every statement has rows without end, and returns a
-    /// connection to it.
-    fn endless() -> Database {
-        let listener = TcpListener::bind("127.0.0.1:0").unwrap();
-        let address = listener.local_addr().unwrap();
-        thread::spawn(move || {
-            let (mut stream, _) = listener.accept().unwrap();
-            let mut request = [0; 4096];
-            stream.read(&mut request).unwrap();
-            let logged_in = [message(b'R', &[0; 4]), message(b'Z', b"I")].concat();
-            stream.write_all(&logged_in).unwrap();
-            stream.read(&mut request).unwrap();
-            // One column of text.
-            let column = [&[0, 1, b'c', 0][..], &[0; 6], &[0, 0, 0, 25], &[0; 8]].concat();
-            let begin = [message(b'1', b""), message(b'2', b""), message(b'T', &column)].concat();
-            let rows = message(b'D', &[0, 1, 0, 0, 0, 1, b'x']).repeat(1000);
-            let mut sent = stream.write_all(&begin);
-            while sent.is_ok() {
-                sent = stream.write_all(&rows);
-            }
-        });
-        let url = format!("postgres://u@{address}/d?target_session_attrs=any");
-        let settings =
-            StoreSettings { url: Some(StoreUrl::parse(&url).unwrap()), ..StoreSettings::default() };
-        Database::new(&settings, &Clock::system()).unwrap()
-    }
-
-    #[test]
-    fn a_result_without_end_is_an_error() {
-        for (most, says) in [
-            (Most { rows: 10_000, ..LONG }, "more than 10000 rows"),
-            (Most { bytes: 100_000, ..LONG }, "an answer that is too long"),
-        ] {
-            let mut database = endless();
-            database.connected().unwrap();
-            let mut rows = 0;
-            let read = database.run("select", &[], REQUEST_LIMIT, most, &mut |_| {
-                rows += 1;
-                Ok(())
-            });
-            let failure = read.unwrap_err();
-            assert!(failure.to_string().contains(says), "{failure}");
-            assert_eq!(failure.kind, FailureKind::Malformed);
-            assert!((1..=10_000).contains(&rows) && database.connection.is_none());
-        }
-    }
-}
+mod tests;

@@ -7,7 +7,7 @@
 //! In a new epoch, and after an absence that is longer than the outbox reaches back, everything is
 //! read anew and compared with what is in force.
 
-use std::collections::{HashMap, HashSet};
+use std::collections::HashSet;
 use std::mem::take;
 use std::panic::{AssertUnwindSafe, catch_unwind};
 use std::sync::Arc;
@@ -22,15 +22,18 @@ use crate::fault::Fault;
 use crate::keys::signing_key::SigningKey;
 use crate::registry::clients::{Registry, Update};
 use crate::signing::worker::lower_priority;
+use crate::snapshot::lifetimes::Lifetimes;
 use crate::state::key_rotation::KeyRotation;
-use crate::state::revocations::ledger::{Shared, is_over};
+use crate::state::revocations::ledger::Shared;
 use crate::state::secret_uses::SecretUses;
 use crate::state::store_health::StoreHealth;
 use crate::store::postgres::birth;
 use crate::store::postgres::changed::Changed;
-use crate::store::postgres::database::{Database, REQUEST_LIMIT, ROW_LIMIT, Type};
+use crate::store::postgres::database::{Database, REQUEST_LIMIT, Type};
 use crate::store::postgres::failure::Failure;
+use crate::store::postgres::lifetimes::{self, LifetimeRows};
 use crate::store::postgres::lost::Differences;
+use crate::store::postgres::resync::resync_revoked;
 use crate::store::postgres::revocations::{self, Unpolled};
 use crate::store::postgres::rotation::{KeyRotator, Means, Serving};
 use crate::store::postgres::rows::{self, Entry, Faulty};
@@ -63,6 +66,7 @@ pub struct Follower {
     /// The fault of the signing keys.
     pub(super) key_fault: Option<String>,
     pub(super) secret_use_rows: SecretUseRows,
+    pub(super) lifetime_rows: LifetimeRows,
     pub(super) upkeep: Upkeep,
     pub(super) rotation: KeyRotator,
     /// When revocations that are over are dropped from memory next.
@@ -84,14 +88,25 @@ pub struct Sink {
     pub apply: Box<Apply>,
     /// Returns the clients in force.
     pub registered: Box<dyn Fn() -> Arc<Registry> + Send>,
+    /// Returns the lifetimes in force.
+    pub lifetimes: Box<dyn Fn() -> Lifetimes + Send>,
     /// Returns the keys in force.
     pub serving: Box<dyn Fn() -> Serving + Send>,
     /// How the rotation of the keys goes.
     pub key_rotation: Arc<KeyRotation>,
 }
 
-/// Puts changes of clients in force, and all signing keys if they have changed.
-pub type Apply = dyn FnMut(Vec<Update>, Option<Vec<SigningKey>>) + Send;
+/// All signing keys.
+pub struct Keys {
+    /// The keys that were read.
+    pub read: Vec<SigningKey>,
+    /// The ids of those whose rows have a fault: their previous versions stay in force.
+    pub kept: Vec<String>,
+}
+
+/// Puts changes of clients in force, all signing keys if they have changed, and lifetimes that were
+/// shortened.
+pub type Apply = dyn FnMut(Vec<Update>, Option<Keys>, Vec<lifetimes::Row>) + Send;
 
 impl Position {
     /// Returns the position of a server that reads everything after this call. Begins an epoch if
@@ -193,6 +208,10 @@ impl Follower {
             }
         }
         if done.is_ok() {
+            let noted = self.lifetime_rows.run(&mut self.database, (sink.lifetimes)());
+            if let Err(failure) = noted {
+                warn!(error = %failure, "lifetimes that were shortened were not written");
+            }
             let added = self.secret_use_rows.run(&mut self.database, &self.secret_uses, now);
             // Both are tried again at a later poll.
             if let Err(failure) = added.and_then(|()| self.upkeep.run(&mut self.database, now)) {
@@ -251,7 +270,7 @@ impl Follower {
     }
 
     fn put_in_force(&mut self, changed: Changed, sink: &mut Sink) -> Result<(), Failure> {
-        let Changed { clients, revocations, cut_offs, has_keys, count, .. } = changed;
+        let Changed { clients, revocations, cut_offs, has_keys, lifetimes, count, .. } = changed;
         if count == 0 {
             return Ok(());
         }
@@ -276,7 +295,11 @@ impl Follower {
                 }
             }
         }
-        let mut keys = if has_keys { self.read_keys()? } else { None };
+        let mut keys = has_keys.then(|| self.read_keys()).transpose()?;
+        let mut shortened = Vec::new();
+        for ids in lifetimes.chunks(PART) {
+            shortened.extend(lifetimes::read_some(&mut self.database, ids)?);
+        }
         let ids: Vec<_> = clients.into_iter().collect();
         let mut updates = Vec::new();
         for ids in ids.chunks(PART) {
@@ -293,11 +316,11 @@ impl Follower {
                 updates.push(Update::Remove(id));
             }
             if updates.len() >= MOST_AT_ONCE {
-                (sink.apply)(take(&mut updates), keys.take());
+                (sink.apply)(take(&mut updates), keys.take(), take(&mut shortened));
             }
         }
-        if !updates.is_empty() || keys.is_some() {
-            (sink.apply)(updates, keys);
+        if !updates.is_empty() || keys.is_some() || !shortened.is_empty() {
+            (sink.apply)(updates, keys, shortened);
         }
         self.note_faults();
         self.health.count_changes(count);
@@ -322,25 +345,30 @@ impl Follower {
         }
     }
 
-    /// Returns all signing keys, or `None` if one of them has a fault.
-    fn read_keys(&mut self) -> Result<Option<Vec<SigningKey>>, Failure> {
+    /// Reads all signing keys.
+    fn read_keys(&mut self) -> Result<Keys, Failure> {
         let sealed = rows::sealed_keys(&mut self.database)?;
         let (keys, faults) = rows::open_keys(self.database.name(), &self.master_keys, &sealed);
-        self.snapshot_file.add_keys(faults.is_empty().then_some(sealed.sealed));
+        let (sealed, faulty) = rows::divide(sealed.sealed, &keys);
+        let kept: Vec<_> = faulty.into_iter().map(|(id, _)| id).collect();
+        self.snapshot_file.add_keys(sealed, &kept);
         let fault = faults.first().map(ToString::to_string);
         if let Some(fault) = &fault
             && self.key_fault.as_ref() != Some(fault)
         {
-            error!(%fault, "the previous signing keys stay in force");
+            error!(%fault, "the previous version of this key, if any, stays in force");
         }
         self.key_fault = fault;
-        Ok(faults.is_empty().then_some(keys))
+        Ok(Keys { read: keys, kept })
     }
 
     pub(super) fn note_faults(&self) {
         let mut problems = Vec::new();
         if let Some(fault) = &self.key_fault {
-            problems.push(format!("{fault}; the previous signing keys stay in force"));
+            problems.push(format!(
+                "{fault}; the other signing keys are in force, and the previous version of this one, \
+                 if any"
+            ));
         }
         if let Some(first) = self.faulty.values().next() {
             let count = self.faulty.len();
@@ -360,7 +388,7 @@ impl Follower {
         self.snapshot_file.begin(source.clone());
         resync_revoked(&mut self.database, &self.revoked, &mut self.snapshot_file, now)?;
         let keys_before = self.snapshot_file.key_ids();
-        let keys = self.read_keys()?;
+        let keys = Some(self.read_keys()?);
         let registered = (sink.registered)();
         // The clients of the registry that are not in the store, until they are found there.
         let missing: HashSet<_> = registered.iter().map(|client| client.id.clone()).collect();
@@ -412,7 +440,8 @@ impl Follower {
             gone,
             "the store was read anew"
         );
-        (sink.apply)(updates, keys);
+        let shortened = lifetimes::read(&mut self.database)?;
+        (sink.apply)(updates, keys, shortened);
         self.note_faults();
         self.health.note_epoch(position.since);
         self.position = Some(position);
@@ -426,62 +455,6 @@ impl Follower {
             self.revoked.drop_over(self.clock.now());
         }
     }
-}
-
-/// Reads all revocations and cut-offs into memory and into the snapshot. Writes those back that are in
-/// memory and that the store has lost: a standby that was promoted may lack the last ones.
-pub(super) fn resync_revoked(
-    database: &mut Database,
-    shared: &Shared,
-    snapshot_file: &mut SnapshotFile,
-    now: UnixTime,
-) -> Result<(), Failure> {
-    let revoked = &shared.revoked;
-    let mut lost_cut_offs: HashMap<_, _> = revoked.cut_offs().into_iter().collect();
-    database.for_each(ALL_CUT_OFFS, &[], ROW_LIMIT, |row| {
-        if let Some((client, until)) = revocations::read_cut_off(&row)? {
-            if lost_cut_offs.get(&client).is_some_and(|own| *own <= until) {
-                lost_cut_offs.remove(&client);
-            }
-            revoked.insert_cut_off(client, until);
-            snapshot_file.add(&Item::CutOff(client, until));
-        }
-        Ok(())
-    })?;
-    // What is over, or covered by a cut-off, was dropped from the store, not lost.
-    shared.drop_over(now);
-    lost_cut_offs.retain(|_, until| !is_over(*until, now));
-    let mut lost = HashSet::with_capacity(revoked.len());
-    revoked.for_each(|row| {
-        lost.insert(row.key);
-    });
-    database.for_each(ALL_REVOKED, &[], ROW_LIMIT, |row| {
-        if let Some(row) = revocations::read(&row)? {
-            lost.remove(&row.key);
-            snapshot_file.add(&Item::Revoked(row));
-            revoked.insert(row);
-        }
-        Ok(())
-    })?;
-    if lost.is_empty() && lost_cut_offs.is_empty() {
-        return Ok(());
-    }
-    let mut rows = Vec::with_capacity(lost.len());
-    revoked.for_each(|row| {
-        if lost.contains(&row.key) {
-            rows.push(row);
-        }
-    });
-    let cut_offs: Vec<_> = lost_cut_offs.into_iter().collect();
-    revocations::put_cut_offs(database, &cut_offs)?;
-    revocations::put(database, &rows)?;
-    warn!(
-        store = %database.name().display(),
-        revocations = rows.len(),
-        cut_offs = cut_offs.len(),
-        "the store had lost revocations that are in force here: they are written back"
-    );
-    Ok(())
 }
 
 /// The thread that follows the store. It ends when this value is dropped.
@@ -526,9 +499,6 @@ const REVOKED: &str = "select r.key, r.client, r.expires_at from grantd.revocati
                        where r.key = any ($1::bytea[])";
 const CUT_OFF: &str = "select c.client, c.until from grantd.cut_off c \
                        where c.client = any ($1::bytea[])";
-const ALL_REVOKED: &str = "select r.key, r.client, r.expires_at from grantd.revocation r \
-                           where r.expires_at > extract(epoch from clock_timestamp())::bigint - 3600";
-const ALL_CUT_OFFS: &str = "select c.client, c.until from grantd.cut_off c";
 const DROP_EVERY: Duration = Duration::from_secs(300);
 /// The most rows that one statement reads by their names.
 const PART: usize = 5000;

@@ -145,6 +145,24 @@ pub(super) fn open(
     sealed: &[u8],
     times: &RowTimes,
 ) -> Result<SigningKey, Fault> {
+    open_row(store, master_keys, id, sealed, times).map_err(|mut fault| {
+        fault.problem = format!(
+            "{}; if no server has written this row, remove it as the owner: \
+             DELETE FROM grantd.signing_key WHERE key_id = '{}'",
+            fault.problem,
+            clean(id).replace('\'', "''")
+        );
+        fault
+    })
+}
+
+fn open_row(
+    store: &Path,
+    master_keys: &MasterKeys,
+    id: &str,
+    sealed: &[u8],
+    times: &RowTimes,
+) -> Result<SigningKey, Fault> {
     let key = key_file::parse(store, &document(store, master_keys, id, sealed)?)?;
     if key.key_id() != id {
         return Err(Fault::new(
@@ -237,7 +255,8 @@ const LOAD: &str = "select k.document, k.published_at, k.signs_from from grantd.
 const FIND: &str = "select from grantd.signing_key k where k.key_id = $1";
 const SEALED: &str = "select k.document from grantd.signing_key k \
                       union all select s.sealed from grantd.secret s";
-const ADD: &str = "insert into grantd.signing_key (key_id, document, published_at, signs_from) \
+/// Adds the row of a key.
+pub(super) const ADD: &str = "insert into grantd.signing_key (key_id, document, published_at, signs_from) \
                    values ($1, $2, $3, $4)";
 const REPLACE: &str = "update grantd.signing_key \
                        set document = $2, published_at = $3, signs_from = $4 \

@@ -25,6 +25,7 @@ use crate::state::uses::Uses;
 use crate::store::postgres::database::{BULK_LIMIT, Database};
 use crate::store::postgres::follow::Follower;
 use crate::store::postgres::keys::KeyRows;
+use crate::store::postgres::lifetimes::{self, LifetimeRows};
 use crate::store::postgres::revocations::{RevocationRows, Unpolled};
 use crate::store::postgres::rotation::KeyRotator;
 use crate::store::postgres::rows;
@@ -50,6 +51,8 @@ pub struct Node {
     pub uses: Uses,
     /// The decoy key, which is the same on all servers: an attacker could otherwise compare them.
     pub decoy_key: DecoyKey,
+    /// The lifetimes that were shortened.
+    pub lifetimes: Vec<lifetimes::Row>,
     /// The uses of secrets.
     pub secret_uses: Arc<SecretUses>,
     /// How well the server knows the store.
@@ -116,7 +119,8 @@ impl Node {
             source: &source,
         };
         let known = if settings.cache { start.of_either(&path)? } else { start.of_store()? };
-        let Known { clients, faulty, keys, decoy_key, shared, position, source, away } = known;
+        let Known { clients, faulty, keys, decoy_key, shared, position, .. } = known;
+        let Known { key_fault, lifetimes, source, away, .. } = known;
         for fault in faulty.values() {
             error!(%fault, "this client is not served");
         }
@@ -171,14 +175,25 @@ impl Node {
             every: Duration::from_millis(settings.poll_ms),
             position,
             faulty,
-            key_fault: None,
+            key_fault,
             secret_use_rows: SecretUseRows::new(begin),
+            lifetime_rows: LifetimeRows::default(),
             upkeep: Upkeep::new(begin),
             rotation: KeyRotator::new(random, begin),
             drop_due: begin,
         };
         follower.note_faults();
-        Ok(Self { clients, keys, revocations, uses, decoy_key, secret_uses, health, follower })
+        Ok(Self {
+            clients,
+            keys,
+            revocations,
+            uses,
+            decoy_key,
+            lifetimes,
+            secret_uses,
+            health,
+            follower,
+        })
     }
 
     /// Makes the first signing key, unless another server has made it since the store was read.
@@ -197,7 +212,7 @@ impl Node {
             change::first(&mut KeyRows::new(transaction, master_keys, random), bits, now)
         })?;
         self.keys = keys.into_iter().map(|(_, key)| key).collect();
-        snapshot_file.add_keys(Some(rows::sealed_keys(database)?.sealed));
+        snapshot_file.add_keys(rows::sealed_keys(database)?.sealed, &[]);
         if let (true, [key]) = (is_made, &self.keys[..]) {
             let (key_id, store) = (key.key_id(), database.name().display());
             info!(%key_id, %store, bits, "made the first signing key");

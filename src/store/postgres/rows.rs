@@ -226,6 +226,15 @@ pub(super) fn open_keys(
     (found, faults)
 }
 
+/// Divides the rows of keys into those of `opened` and those that have a fault.
+pub(super) fn divide(
+    sealed: Vec<SealedKey>,
+    opened: &[SigningKey],
+) -> (Vec<SealedKey>, Vec<SealedKey>) {
+    let is_opened = |(id, _): &SealedKey| opened.iter().any(|key| key.key_id() == id);
+    sealed.into_iter().partition(is_opened)
+}
+
 const COUNT: &str = "select greatest(reltuples, 0)::bigint from pg_class \
                      where oid = 'grantd.client'::regclass";
 const ALL: &str = "select c.client_id, c.entry from grantd.client c";

@@ -48,8 +48,7 @@ impl Purpose {
     fn remedy(self) -> &'static str {
         match self {
             Self::SigningKey => {
-                "restore it from a backup, or, as the owner, delete its row from \
-                 grantd.signing_key; `grantd key rotate --now` replaces all keys"
+                "restore it from a backup, or replace all keys with `grantd key rotate --now`"
             }
             Self::Secret => {
                 "restore it from a backup, or, as the owner, delete its row from grantd.secret, and \

@@ -73,6 +73,7 @@ const ADD: &str = "\
     select t.client_id, t.label, t.uses, t.last_used \
     from unnest($1::text[], $2::text[], $3::bigint[], $4::bigint[]) \
         as t (client_id, label, uses, last_used) \
+    where exists (select from grantd.client c where c.client_id = t.client_id) \
     order by t.client_id, t.label \
     on conflict (client_id, label) do update set \
         uses = s.uses + excluded.uses, \

@@ -117,12 +117,9 @@ impl SnapshotFile {
         }
     }
 
-    /// Adds all signing keys; those of the last call if these cannot be used.
-    pub fn add_keys(&mut self, keys: Option<Vec<SealedKey>>) {
-        if let Some(keys) = keys {
-            self.keys = keys;
-        }
-        let keys = take(&mut self.keys);
+    /// Adds all signing keys: `keys`, and of those of the last call the ones with these ids.
+    pub fn add_keys(&mut self, mut keys: Vec<SealedKey>, kept: &[String]) {
+        keys.extend(take(&mut self.keys).into_iter().filter(|(id, _)| kept.contains(id)));
         self.add(&Item::Keys(keys.iter().map(|(id, sealed)| (&**id, &**sealed)).collect()));
         self.keys = keys;
     }

@@ -8,7 +8,7 @@ use std::path::Path;
 use std::sync::Arc;
 use std::time::Duration;
 
-use tracing::warn;
+use tracing::{error, warn};
 use zeroize::Zeroizing;
 
 use crate::clock::Clock;
@@ -21,9 +21,11 @@ use crate::registry::clients::Registry;
 use crate::state::revocations::ledger::Shared;
 use crate::store::postgres::database::{Database, REQUEST_LIMIT, Type};
 use crate::store::postgres::failure::{Failure, FailureKind};
-use crate::store::postgres::follow::{Position, resync_revoked};
+use crate::store::postgres::follow::Position;
+use crate::store::postgres::lifetimes;
 use crate::store::postgres::lost::Recalled;
-use crate::store::postgres::rows::{self, Faulty, SealedKeys};
+use crate::store::postgres::resync::resync_revoked;
+use crate::store::postgres::rows::{self, Faulty, SealedKey, SealedKeys};
 use crate::store::postgres::schema;
 use crate::store::postgres::seal::{MasterKeys, Purpose};
 use crate::store::postgres::snapshot_file::{self, Item, Loaded, SnapshotFile, Source};
@@ -34,10 +36,14 @@ pub(super) struct Known {
     pub(super) clients: Registry,
     pub(super) faulty: Faulty,
     pub(super) keys: Vec<SigningKey>,
+    /// The fault of a signing key that is not used.
+    pub(super) key_fault: Option<String>,
     pub(super) decoy_key: DecoyKey,
     pub(super) shared: Arc<Shared>,
     /// `None` if everything must be read anew when the store answers.
     pub(super) position: Option<Position>,
+    /// The lifetimes that were shortened. The file in the state directory has those in a snapshot.
+    pub(super) lifetimes: Vec<lifetimes::Row>,
     /// The store from which it was read.
     pub(super) source: Source,
     /// If the store is away: the age of what is known, and why it is away.
@@ -146,11 +152,24 @@ impl Start<'_> {
         resync_revoked(database, &shared, snapshot_file, now)?;
         let sealed = rows::sealed_keys(database)?;
         let (keys, faults) = rows::open_keys(database.name(), master_keys, &sealed);
-        if !faults.is_empty() {
+        let key_ids: HashSet<_> = sealed.sealed.iter().map(|(id, _)| id.clone()).collect();
+        let (sealed, faulty) = rows::divide(sealed.sealed, &keys);
+        // Without these keys, this server would sign with another one than the others for as long as
+        // it runs, if a master key is missing here. A row that no server has written, or that was
+        // damaged, must not keep all servers from starting.
+        let ids = master_keys.ids();
+        let is_missing = |(_, sealed): &SealedKey| {
+            MasterKeys::id_in(sealed).is_some_and(|id| !ids.contains(&id))
+        };
+        let can_sign = keys.iter().any(|key| key.times().signs_from <= now);
+        if !faults.is_empty() && (!can_sign || faulty.iter().any(is_missing)) {
             return Err(Unread::Unusable(faults));
         }
-        let key_ids: HashSet<_> = sealed.sealed.iter().map(|(id, _)| id.clone()).collect();
-        snapshot_file.add_keys(Some(sealed.sealed));
+        for fault in &faults {
+            error!(%fault, "this signing key is not used");
+        }
+        let key_fault = faults.first().map(ToString::to_string);
+        snapshot_file.add_keys(sealed, &[]);
         let (clients, faulty) = rows::registry(database, &mut |id, entry| {
             snapshot_file.add(&Item::Client(id, entry));
             if let Some(recalled) = &mut recalled {
@@ -165,9 +184,11 @@ impl Start<'_> {
             clients,
             faulty,
             keys,
+            key_fault,
             decoy_key,
             shared,
             position: Some(position),
+            lifetimes: lifetimes::read(database)?,
             source,
             away: None,
         })
@@ -180,7 +201,7 @@ impl Start<'_> {
         let Loaded { seen, source, clients, faulty, cut, .. } = loaded;
         // They are in every further base, too.
         self.snapshot_file.set_decoy_key(loaded.decoy_key);
-        self.snapshot_file.add_keys(Some(loaded.keys));
+        self.snapshot_file.add_keys(loaded.keys, &[]);
         let age = self.clock.now().since(seen);
         if cut > 0 {
             warn!(snapshot = %path.display(), bytes = cut, "{CUT}");
@@ -198,9 +219,11 @@ impl Start<'_> {
             clients,
             faulty,
             keys,
+            key_fault: None,
             decoy_key,
             shared,
             position: None,
+            lifetimes: Vec::new(),
             // The hosts of the snapshot may be former ones.
             source: Source { hosts: self.source.hosts.clone(), ..source },
             away: Some((Duration::from_secs(age), failure.to_string())),

@@ -5,11 +5,13 @@ use std::sync::Arc;
 use zeroize::Zeroizing;
 
 use crate::fault::Fault;
+use crate::keys::key_file;
 use crate::random::Random;
 use crate::state::revocations::ledger::Shared;
 use crate::store::postgres::database::{BULK_LIMIT, Database, Transaction, Type};
 use crate::store::postgres::failure::Failure;
-use crate::store::postgres::follow::resync_revoked;
+use crate::store::postgres::keys;
+use crate::store::postgres::resync::resync_revoked;
 use crate::store::postgres::revocations;
 use crate::store::postgres::seal::{MasterKeys, Purpose};
 use crate::store::postgres::snapshot_file::SnapshotFile;
@@ -65,13 +67,11 @@ pub fn import(
         }
         write_clients(transaction, &contents.clients)?;
         for (key_id, document) in &contents.keys {
-            let sealed = master_keys
-                .seal(random, Purpose::SigningKey, key_id, document.as_bytes())
-                .map_err(|_| {
-                    let problem = "the operating system has no random bytes to seal a key";
-                    Problem::Fault(Fault::new(transaction.store(), problem))
-                })?;
-            transaction.query(INSERT_KEY, &[(key_id, Type::TEXT), (&sealed, Type::BYTEA)])?;
+            let store = transaction.store().to_owned();
+            let key = key_file::parse(&store, document).map_err(Problem::Fault)?;
+            let sealed = keys::seal(&store, master_keys, random, key_id, document);
+            let (id, sealed) = (key_id.as_str(), sealed.map_err(Problem::Fault)?);
+            transaction.query(keys::ADD, &keys::row_of(&id, &sealed, &keys::times_of(&key)))?;
         }
         Ok(Imported::All)
     });
@@ -212,6 +212,5 @@ const KEYS: &str = "select key_id, document from grantd.signing_key where retire
                     order by key_id";
 const INSERT_CLIENTS: &str = "insert into grantd.client (client_id, entry) \
                               select * from unnest($1, $2)";
-const INSERT_KEY: &str = "insert into grantd.signing_key (key_id, document) values ($1, $2)";
 const ROWS_AT_ONCE: usize = 5000;
 const BYTES_AT_ONCE: usize = 8 << 20;

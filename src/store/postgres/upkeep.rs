@@ -8,7 +8,7 @@ use crate::store::postgres::failure::Failure;
 
 /// When the rows of each table are dropped next.
 pub(super) struct Upkeep {
-    tasks: [Task; 4],
+    tasks: [Task; 5],
 }
 
 struct Task {
@@ -24,7 +24,15 @@ impl Upkeep {
             let every = Duration::from_secs(seconds);
             Task { sql, every, due: now }
         };
-        Self { tasks: [task(USES, 5), task(REVOCATIONS, 60), task(CUT_OFFS, 60), task(OUTBOX, 60)] }
+        Self {
+            tasks: [
+                task(USES, 5),
+                task(REVOCATIONS, 60),
+                task(CUT_OFFS, 60),
+                task(OUTBOX, 60),
+                task(SHORTENED, 60),
+            ],
+        }
     }
 
     /// Does what is due at `now`: some batches of one table.
@@ -54,4 +62,5 @@ const MOST_BATCHES: usize = 5;
 const USES: &str = "select grantd.drop_uses($1)";
 const REVOCATIONS: &str = "select grantd.drop_revocations($1)";
 const CUT_OFFS: &str = "select grantd.drop_cut_offs($1)";
+const SHORTENED: &str = "select grantd.drop_shortened($1)";
 const OUTBOX: &str = "select grantd.drop_changes($1)";

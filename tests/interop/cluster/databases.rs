@@ -187,10 +187,8 @@ impl Databases {
         let program = programs.path().join("grantd-failover");
         fs::copy(shipped("cluster/failover"), &program).unwrap();
         give_to_owner(&program);
-        let old = format!("host=localhost port={}", self.primary.port);
         let edits = [
             ("grantd-failover", program.to_str().unwrap()),
-            ("host=db1.example port=5432", &old),
             ("ssh db1.example sudo systemctl disable --now postgresql", stop),
         ];
         let [script] = commands("Failover", &edits).try_into().unwrap();
@@ -250,7 +248,10 @@ fn the_drill_of_a_failover_loses_no_secret_grant_and_no_revocation_and_accepts_n
             assert_eq!(standby.psql("select pg_is_in_recovery()"), "t");
         };
         refused("false", "the command that stops the old primary has failed: not promoted");
-        refused("true", "the old primary still answers: not promoted");
+        refused(
+            "true",
+            &format!("the old primary still answers at localhost:{}: not promoted", primary.port),
+        );
         let stop_it = format!("pg_ctl --pgdata={} --mode=immediate stop", primary.data().display());
         let epoch = nodes[0].program.metric("grantd_store_epoch ");
         let ended = run(databases.failover(&stop_it));

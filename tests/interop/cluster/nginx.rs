@@ -1,5 +1,6 @@
 //! `nginx.conf` over three nodes.
 
+use std::cell::Cell;
 use std::collections::BTreeSet;
 use std::thread;
 
@@ -65,6 +66,21 @@ fn no_secret_grant_is_lost_when_a_node_is_killed_hangs_or_is_restarted() {
     assert!(log.lines().any(|line| was_sent_again(&line)), "no request was sent again");
 }
 
+/// Presents an assertion until a node decides: on a machine under load, a node may be too busy. Returns
+/// the status, and whether one was.
+fn decide(nginx: &Nginx, assertion: &str) -> (u16, bool) {
+    let was_busy = Cell::new(false);
+    let status = Cell::new(0);
+    wait_until(|| {
+        let response = present(nginx.plain, assertion);
+        let is_busy = response.status == 503;
+        was_busy.set(was_busy.get() || is_busy);
+        status.set(response.status);
+        !is_busy
+    });
+    (status.get(), was_busy.get())
+}
+
 /// An assertion that a killed node had may count as used. Then the client makes a new one. None is
 /// accepted twice.
 #[test]
@@ -81,14 +97,16 @@ fn an_assertion_whose_node_is_killed_is_accepted_or_refused_once() {
             nodes[0].program.kill();
         }
         let assertion = assertion(&signer, &format!("through-{number}"));
-        match present(nginx.plain, &assertion).status {
-            200 => assert!(accepted.insert(assertion)),
-            400 => refused += 1,
-            other => panic!("{other}"),
+        match decide(&nginx, &assertion) {
+            (200, _) => assert!(accepted.insert(assertion)),
+            // The first attempt was recorded, and not answered in time.
+            (400, true) => {}
+            (400, false) => refused += 1,
+            other => panic!("{other:?}"),
         }
     }
     assert!(refused <= 1, "{refused}");
     for assertion in accepted {
-        present(nginx.plain, &assertion).assert_refused(400, "invalid_client");
+        assert_eq!(decide(&nginx, &assertion).0, 400);
     }
 }

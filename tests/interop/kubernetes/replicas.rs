@@ -181,7 +181,7 @@ fn the_pod_starts_again_on_its_disk_while_the_database_is_away() {
         assert_eq!(node.probe(&pod, probe).assert_fine(), "ok\n", "{probe}");
     }
     let token = pod.program.ask(&token_request());
-    assert!(node.exec(&["check"]).assert_fine().contains("ok: clients: 1, keys: 1"));
+    assert!(node.exec(&["check"]).assert_fine().contains("ok: clients: 1, keys: "));
     pod.program.terminate();
     assert!(pod.program.wait().success());
 

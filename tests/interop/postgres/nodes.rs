@@ -411,7 +411,7 @@ fn what_cannot_be_used_leaves_the_previous_version_in_force() {
     };
     for document in ["", "00", &key[..key.len() - 2], &key.replacen("0", "1", 30)] {
         set(document);
-        wait_until(|| readiness(&node).1.contains("the previous signing keys stay in force"));
+        wait_until(|| readiness(&node).1.contains("the previous version of this one, if any"));
         assert!(is_granted("c"));
         set(&key);
         wait_until_ready(&node);

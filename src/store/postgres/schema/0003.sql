@@ -2,7 +2,7 @@
 -- write.
 
 -- The times of a key (Unix seconds), as in its document, which the database cannot read. A server
--- uses no key whose document says otherwise. `null` if the key was written by an earlier release.
+-- uses no key whose document says otherwise. `null` if an earlier release wrote the key.
 alter table grantd.signing_key add column published_at bigint, add column signs_from bigint;
 
 -- Work that one node does for all. `fence` is another number in each term: a node that was stopped
