@@ -4,11 +4,11 @@ use std::sync::atomic::{AtomicBool, AtomicI64, Ordering};
 use std::thread::{self, sleep};
 use std::time::Duration;
 
-use grantd::clock::{Clock, ManualClock};
+use grantd::clock::ManualClock;
 use grantd::config::StoreUrl;
 use grantd::random::Random;
 
-use super::crowd::{Crowd, End, Maker, database_time, now};
+use super::crowd::{Crowd, End, Maker, back, back_now, now};
 use crate::postgres::nodes::{cluster_with, start};
 use crate::postgres::store::MASTER_KEY;
 use crate::support::home::set_mode;
@@ -51,6 +51,7 @@ fn servers_whose_clocks_are_set_accept_nothing_twice() {
     let [one, two] = [(); 2].map(|()| start(&cluster.url(Role::Node), &[], &[]));
     let set = library(&cluster);
     let crowd = Crowd::new("clocks", maker, &[one.address, two.address, set.address]);
+    [&one, &two].into_iter().for_each(|node| crowd.watch(node));
     let (offset, is_over) = (AtomicI64::new(0), AtomicBool::new(false));
     let clock = &set.clock;
     thread::scope(|scope| {
@@ -61,7 +62,7 @@ fn servers_whose_clocks_are_set_accept_nothing_twice() {
             sleep(Duration::from_millis(100));
         };
         crowd.run(|| {
-            crowd.wait_for_the_first();
+            crowd.wait_for_the_first(&cluster);
             // Clients with the same clock as the server. By the database's clock, what they sign is over
             // or of the future, and nothing of it may be accepted again after the uses are lost.
             let sign_by_the_clock = |seconds: i64| {
@@ -92,12 +93,12 @@ fn servers_whose_clocks_are_set_accept_nothing_twice() {
                     signed.extend(sign_by_the_clock(seconds));
                     sleep(Duration::from_secs(2));
                     at(0);
-                    Clock::unix_micros()
+                    back_now()
                 });
             }
             crowd.during("TRUNCATE of the guard", None, || {
                 cluster.psql("truncate grantd.guard");
-                database_time(&cluster)
+                back(&cluster)
             });
             crowd.during("a server's clock an hour and then 9 s ahead", Some(SET), || {
                 at(HOUR);
@@ -109,7 +110,7 @@ fn servers_whose_clocks_are_set_accept_nothing_twice() {
                 let ahead = crowd.maker.make(now() + 18, 60, SET);
                 ahead.request.send(set.address).assert_refused(503, "temporarily_unavailable");
                 at(0);
-                Clock::unix_micros()
+                back_now()
             });
         });
     });

@@ -9,10 +9,11 @@ use std::time::Duration;
 use grantd::clock::Clock;
 use serde_json::{Value, json};
 
-use super::history::{Attempt, Window, check};
+use super::history::{Attempt, Back, History, Window};
 use crate::postgres::nodes::asserting;
 use crate::support::home::secret_of;
 use crate::support::postgres::Postgres;
+use crate::support::program::Log;
 use crate::support::registry::client_json;
 use crate::support::status::ISSUER;
 use crate::support::{Connection, Encoding, Program, Request, Signer, request_of, wait_until};
@@ -105,6 +106,7 @@ pub(super) struct Crowd {
     sent: Mutex<Vec<Arc<Signed>>>,
     history: Mutex<Vec<Attempt>>,
     windows: Mutex<Vec<Window>>,
+    logs: Mutex<Vec<Arc<Log>>>,
     is_over: AtomicBool,
 }
 
@@ -118,18 +120,32 @@ impl Crowd {
             sent: Mutex::default(),
             history: Mutex::default(),
             windows: Mutex::default(),
+            logs: Mutex::default(),
             is_over: AtomicBool::new(false),
         }
     }
 
-    pub(super) fn of(name: &'static str, maker: Maker, nodes: &[Program]) -> Self {
-        let nodes: Vec<_> = nodes.iter().map(|node| node.address).collect();
-        Self::new(name, maker, &nodes)
+    pub(super) fn of<'n>(
+        name: &'static str,
+        maker: Maker,
+        nodes: impl IntoIterator<Item = &'n Program>,
+    ) -> Self {
+        let nodes: Vec<_> = nodes.into_iter().collect();
+        let addresses: Vec<_> = nodes.iter().map(|node| node.address).collect();
+        let crowd = Self::new(name, maker, &addresses);
+        nodes.iter().for_each(|node| crowd.watch(node));
+        crowd
     }
 
-    /// Sets the address of a server that was started again.
-    pub(super) fn move_to(&self, node: usize, address: SocketAddr) {
-        self.nodes.lock().unwrap()[node] = address;
+    /// Looks in the log of a server whether the database was slow.
+    pub(super) fn watch(&self, node: &Program) {
+        self.logs.lock().unwrap().push(Arc::clone(&node.log));
+    }
+
+    /// Moves the clients of a server to the one that was started in its place.
+    pub(super) fn move_to(&self, node: usize, again: &Program) {
+        self.nodes.lock().unwrap()[node] = again.address;
+        self.watch(again);
     }
 
     /// Runs `faults` while the clients go on. Then checks their history, and prints what it shows.
@@ -144,34 +160,39 @@ impl Crowd {
         });
         self.replay_all();
         let (history, windows) = (self.history.lock().unwrap(), self.windows.lock().unwrap());
-        let checked = check(self.name, &history, &windows, count);
-        println!("{}", checked.unwrap_or_else(|problem| panic!("{problem}")));
+        let is_late = |line: &Value| {
+            let problem = line["error"].as_str().unwrap_or_default();
+            problem.contains("did not answer within") || problem.contains("no answer from")
+        };
+        let is_slow = self.logs.lock().unwrap().iter().any(|log| log.count(is_late) > 0);
+        let (attempts, windows) = (&history[..], &windows[..]);
+        let history = History { name: self.name, attempts, windows, nodes: count, is_slow };
+        println!("{}", history.check().unwrap_or_else(|problem| panic!("{problem}")));
     }
 
     /// Notes a window in which fresh assertions are refused: while `fault` runs, which returns when
     /// what was away is back, and for 15 s afterwards. `node`: by this server alone.
-    pub(super) fn during(&self, name: &str, node: Option<usize>, fault: impl FnOnce() -> u64) {
+    pub(super) fn during(&self, name: &str, node: Option<usize>, fault: impl FnOnce() -> Back) {
         let from = Clock::unix_micros();
         let index = {
             let mut windows = self.windows.lock().unwrap();
-            windows.push(Window { name: name.to_owned(), node, from, back: u64::MAX / 2 });
+            windows.push(Window { name: name.to_owned(), node, from, back: None });
             windows.len() - 1
         };
         let back = fault();
-        self.windows.lock().unwrap()[index].back = back;
+        self.windows.lock().unwrap()[index].back = Some(back);
         self.replay_all();
         let count = self.nodes.lock().unwrap().len();
         let nodes = node.map_or(0..count, |node| node..node + 1);
-        let begin = Clock::unix_micros().max(back);
+        let begin = Clock::unix_micros().max(back.at);
         for node in nodes {
             wait_until(|| self.accepts_since(node, begin));
         }
     }
 
     /// Waits until each server accepts what is fresh: the guard's birth is a window, too.
-    pub(super) fn wait_for_the_first(&self) {
-        let now = Clock::unix_micros();
-        self.during("birth of the guard", None, || now);
+    pub(super) fn wait_for_the_first(&self, cluster: &Postgres) {
+        self.during("birth of the guard", None, || back(cluster));
     }
 
     /// Whether the server has accepted some fresh ones of clients whose clocks are right.
@@ -245,10 +266,21 @@ impl Crowd {
     }
 }
 
-/// Returns the time by the clock of the database (Unix microseconds).
-pub(super) fn database_time(cluster: &Postgres) -> u64 {
-    let now = cluster.psql("select (extract(epoch from clock_timestamp()) * 1000000)::bigint");
-    now.parse().unwrap()
+/// Returns the time by the clock of the database, and when its guard was born.
+pub(super) fn back(cluster: &Postgres) -> Back {
+    let micros = |time: &str, of: &str| {
+        let sql = format!("select (extract(epoch from {time}) * 1000000)::bigint {of}");
+        cluster.psql(&sql)
+    };
+    let at = micros("clock_timestamp()", "").parse().unwrap();
+    let born = || micros("since", "from grantd.epoch");
+    wait_until(|| !born().is_empty());
+    Back { at, born: born().parse().unwrap() }
+}
+
+/// What was not the database's is back now.
+pub(super) fn back_now() -> Back {
+    Back { at: Clock::unix_micros(), born: 0 }
 }
 
 const PAUSE: Duration = Duration::from_millis(80);

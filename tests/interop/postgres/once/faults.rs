@@ -3,7 +3,7 @@
 use std::thread::sleep;
 use std::time::Duration;
 
-use super::crowd::{Crowd, Maker, database_time};
+use super::crowd::{Crowd, Maker, back};
 use crate::postgres::nodes::{cluster_with, start_in, three, wait_until_ready};
 use crate::support::Home;
 use crate::support::postgres::bouncer::PgBouncer;
@@ -15,23 +15,22 @@ fn servers_that_are_killed_or_stopped_accept_nothing_twice() {
     let cluster = cluster_with(&maker.clients());
     let url = cluster.url(Role::Node);
     let [killed, stopped, third] = three(&url);
-    let addresses = [killed.address, stopped.address, third.address];
-    let crowd = Crowd::new("servers", maker, &addresses);
+    let crowd = Crowd::of("servers", maker, [&killed, &stopped, &third]);
     let mut killed = Some(killed);
     crowd.run(|| {
-        crowd.wait_for_the_first();
+        crowd.wait_for_the_first(&cluster);
         crowd.during("kill -9 of a server", Some(0), || {
             let home = killed.take().expect("a server").into_home();
             let again = start_in(home, &url, &[], &[]);
-            crowd.move_to(0, again.address);
+            crowd.move_to(0, &again);
             killed = Some(again);
-            database_time(&cluster)
+            back(&cluster)
         });
         crowd.during("SIGSTOP of a server", Some(1), || {
             stopped.stop();
             sleep(Duration::from_secs(10));
             stopped.go_on();
-            database_time(&cluster)
+            back(&cluster)
         });
         crowd.during("short SIGSTOPs of a server", Some(1), || {
             for _ in 0..20 {
@@ -39,15 +38,15 @@ fn servers_that_are_killed_or_stopped_accept_nothing_twice() {
                 sleep(Duration::from_millis(100));
                 stopped.go_on();
             }
-            database_time(&cluster)
+            back(&cluster)
         });
         // An empty state directory.
         crowd.during("kill -9 of a server that forgets everything", Some(0), || {
             drop(killed.take());
             let again = start_in(Home::without_key(), &url, &[], &[]);
-            crowd.move_to(0, again.address);
+            crowd.move_to(0, &again);
             killed = Some(again);
-            database_time(&cluster)
+            back(&cluster)
         });
     });
 }
@@ -59,19 +58,19 @@ fn a_database_that_crashes_or_is_emptied_accepts_nothing_twice() {
     let nodes = three(&cluster.url(Role::Node));
     let crowd = Crowd::of("database", maker, &nodes);
     crowd.run(|| {
-        crowd.wait_for_the_first();
+        crowd.wait_for_the_first(&cluster);
         crowd.during("kill -9 of PostgreSQL", None, || {
             cluster.kill();
             cluster.start_again();
-            database_time(&cluster)
+            back(&cluster)
         });
         crowd.during("kill -9 of a process of PostgreSQL", None, || {
             cluster.kill_one_process();
-            database_time(&cluster)
+            back(&cluster)
         });
         crowd.during("TRUNCATE of the guard", None, || {
             cluster.psql("truncate grantd.guard");
-            database_time(&cluster)
+            back(&cluster)
         });
     });
     nodes.iter().for_each(wait_until_ready);
@@ -88,11 +87,11 @@ fn a_database_that_crashes_behind_pgbouncer_accepts_nothing_twice() {
     let nodes = three(&bouncer.url(Role::Node));
     let crowd = Crowd::of("pgbouncer", maker, &nodes);
     crowd.run(|| {
-        crowd.wait_for_the_first();
+        crowd.wait_for_the_first(&cluster);
         crowd.during("kill -9 of PostgreSQL behind PgBouncer", None, || {
             cluster.kill();
             cluster.start_again();
-            database_time(&cluster)
+            back(&cluster)
         });
     });
 }
@@ -106,11 +105,11 @@ fn a_standby_that_is_promoted_accepts_nothing_twice() {
     let nodes = three(&url);
     let crowd = Crowd::of("promotion", maker, &nodes);
     crowd.run(|| {
-        crowd.wait_for_the_first();
+        crowd.wait_for_the_first(&primary);
         crowd.during("promotion of a standby", None, || {
             primary.kill();
             standby.promote();
-            database_time(&standby)
+            back(&standby)
         });
     });
     nodes.iter().for_each(wait_until_ready);

@@ -32,7 +32,8 @@ fn many_uses_share_a_statement_and_rows_that_are_over_go() {
     let number = |sql: &str| cluster.psql(sql).parse::<u64>().unwrap();
     let commits =
         || number("select xact_commit from pg_stat_database where datname = current_database()");
-    let (uses, is_over) = (AtomicU64::new(0), AtomicBool::new(false));
+    let [next, uses] = [(); 2].map(|()| AtomicU64::new(0));
+    let is_over = AtomicBool::new(false);
     thread::scope(|scope| {
         let end = End(&is_over);
         for node in nodes.iter().flat_map(|node| [node; CLIENTS]) {
@@ -41,11 +42,13 @@ fn many_uses_share_a_statement_and_rows_that_are_over_go() {
                 while !is_over.load(Ordering::Relaxed) {
                     // The rows of these uses are dropped 15 to 20 s later.
                     let claims = serde_json::json!({
-                        "jti": format!("load-{}", uses.fetch_add(1, Ordering::Relaxed)),
+                        "jti": format!("load-{}", next.fetch_add(1, Ordering::Relaxed)),
                         "iat": now(), "exp": now() + 5,
                     });
-                    let answer = connection.ask(&maker.assertion(&claims));
-                    assert_eq!(answer.status, 200, "{}", answer.text());
+                    let status = connection.ask(&maker.assertion(&claims)).status;
+                    // On a slow machine, some may be too late.
+                    assert!([200, 400, 503].contains(&status), "{status}");
+                    uses.fetch_add(u64::from(status == 200), Ordering::Relaxed);
                     sleep(Duration::from_millis(30));
                 }
             });
@@ -74,8 +77,11 @@ fn many_uses_share_a_statement_and_rows_that_are_over_go() {
             middle.2 / 1024,
             last.2 / 1024
         );
-        assert!(rows * 3 < last.0 * 2, "{sizes:?}");
+        assert!(last.0 > 1000 && rows * 10 < last.0 * 9, "{sizes:?}");
         assert!(last.2 < middle.2 * 2, "{sizes:?}");
         assert!(made * 2 < used, "{used} uses in {made} commits");
     });
+    // Only the birth is left.
+    wait_until(|| number("select count(*) from grantd.guard where ends < 'infinity'") == 0);
+    assert_eq!(number("select count(*) from grantd.guard"), 1);
 }

@@ -4,7 +4,7 @@ use std::fs;
 
 use serde_json::{Value, json};
 
-use super::crowd::{Crowd, Maker, database_time, now};
+use super::crowd::{Crowd, Maker, back, now};
 use crate::postgres::nodes::{
     ask, cluster_with, put, readiness, start, start_in, three, wait_until_ready,
 };
@@ -43,29 +43,28 @@ fn the_primary_from_before_a_failover_is_not_used() {
     let new = old.standby();
     let url = Postgres::url_of(Role::Node, &[&old, &new]);
     let [running, restarted, third] = three(&url);
-    let addresses = [running.address, restarted.address, third.address];
-    let crowd = Crowd::new("old primary", maker, &addresses);
+    let crowd = Crowd::of("old primary", maker, [&running, &restarted, &third]);
     let mut restarted = Some(restarted);
     crowd.run(|| {
-        crowd.wait_for_the_first();
+        crowd.wait_for_the_first(&old);
         let before = restarted.as_ref().map_or(0, snapshots);
         crowd.during("promotion of a standby", None, || {
             old.kill();
             new.promote();
-            database_time(&new)
+            back(&new)
         });
         wait_until(|| restarted.as_ref().map_or(0, snapshots) > before);
         crowd.during("the old primary is back, and connections end", None, || {
             old.start_again();
             disconnect(&new);
-            database_time(&new)
+            back(&new)
         });
         crowd.during("kill -9 of a server", Some(1), || {
             let home = restarted.take().expect("a server").into_home();
             let again = start_in(home, &url, &[], &[]);
-            crowd.move_to(1, again.address);
+            crowd.move_to(1, &again);
             restarted = Some(again);
-            database_time(&new)
+            back(&new)
         });
     });
     let again = restarted.expect("a server");

@@ -1,6 +1,7 @@
 //! The same assertion or proof at all servers at once.
 
 use std::sync::Barrier;
+use std::sync::atomic::{AtomicUsize, Ordering};
 use std::thread;
 
 use super::crowd::{Maker, now};
@@ -20,30 +21,32 @@ fn of_the_same_use_at_all_servers_at_once_one_is_accepted_a_thousand_times() {
         wait_until(|| maker.make(now(), 60, 0).request.send(node.address).status == 200);
     }
     let before = commits(&cluster);
+    // A round counts if the database has answered all three in time.
+    let (counted, slow) = (AtomicUsize::new(0), AtomicUsize::new(0));
     thread::scope(|scope| {
         for _ in 0..LANES {
             scope.spawn(|| {
-                let rounds: Vec<_> =
-                    (0..ROUNDS / LANES).map(|_| maker.make(now(), 60, 0).request).collect();
-                let together = Barrier::new(nodes.len());
-                let answers = thread::scope(|scope| {
-                    let asks = nodes.each_ref().map(|node| {
-                        let (rounds, together) = (&rounds, &together);
-                        scope.spawn(move || {
-                            let mut connection = Connection::open(node.address);
-                            let ask = |request| {
+                while counted.load(Ordering::Relaxed) < ROUNDS {
+                    let request = maker.make(now(), 60, 0).request;
+                    let together = Barrier::new(nodes.len());
+                    let mut statuses = thread::scope(|scope| {
+                        let asks = nodes.each_ref().map(|node| {
+                            scope.spawn(|| {
+                                let mut connection = Connection::open(node.address);
                                 together.wait();
-                                connection.ask(request).status
-                            };
-                            rounds.iter().map(ask).collect::<Vec<_>>()
-                        })
+                                connection.ask(&request).status
+                            })
+                        });
+                        asks.map(|ask| ask.join().unwrap())
                     });
-                    asks.map(|ask| ask.join().unwrap())
-                });
-                for round in 0..rounds.len() {
-                    let mut statuses = answers.each_ref().map(|of_node| of_node[round]);
                     statuses.sort_unstable();
-                    assert_eq!(statuses, [200, 400, 400]);
+                    if statuses.contains(&503) {
+                        assert!(statuses.iter().filter(|status| **status == 200).count() <= 1);
+                        assert!(slow.fetch_add(1, Ordering::Relaxed) < ROUNDS / 10);
+                    } else {
+                        assert_eq!(statuses, [200, 400, 400]);
+                        counted.fetch_add(1, Ordering::Relaxed);
+                    }
                 }
             });
         }

@@ -1,6 +1,6 @@
 //! The database is restored from a copy, which has old uses or none.
 
-use super::crowd::{Crowd, Maker, database_time};
+use super::crowd::{Crowd, Maker, back};
 use crate::postgres::nodes::{cluster_with, start, three, wait_until_ready};
 use crate::support::postgres::{Postgres, Role, Setup, Stop};
 
@@ -19,7 +19,7 @@ fn a_database_that_is_restored_accepts_nothing_twice() {
     let nodes = three(&Postgres::url_of(Role::Node, &[&cluster, &cold, &backup, &other]));
     let crowd = Crowd::of("restores", maker, &nodes);
     crowd.run(|| {
-        crowd.wait_for_the_first();
+        crowd.wait_for_the_first(&cluster);
         let dump = cluster.dump(&[]);
         assert!(dump.contains("\nCOPY grantd.guard"), "the dump has the uses");
         crowd.during("restore of a dump, twice", None, || {
@@ -27,24 +27,24 @@ fn a_database_that_is_restored_accepts_nothing_twice() {
                 cluster.psql("drop schema grantd cascade");
                 cluster.restore(&dump);
             }
-            database_time(&cluster)
+            back(&cluster)
         });
         crowd.during("start of a copy of the files", None, || {
             cluster.kill();
             cold.start_again();
-            database_time(&cold)
+            back(&cold)
         });
         crowd.during("restore of a base backup", None, || {
             cold.kill();
             backup.start_again();
-            database_time(&backup)
+            back(&backup)
         });
         let dump = backup.dump(&[]);
         crowd.during("restore of a dump in another cluster", None, || {
             backup.kill();
             other.start_again();
             other.restore(&dump);
-            database_time(&other)
+            back(&other)
         });
     });
     nodes.iter().for_each(wait_until_ready);
