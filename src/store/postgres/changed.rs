@@ -82,4 +82,15 @@ mod tests {
         changed.note("*", "client");
         assert!(changed.all);
     }
+
+    #[test]
+    fn after_many_changes_everything_is_read_anew() {
+        let mut changed = Changed::default();
+        for _ in 0..=MOST {
+            assert!(!changed.all);
+            changed.note("r", "00ff");
+        }
+        changed.note("r", "00ff");
+        assert!(changed.all && changed.revocations.len() as u64 == MOST);
+    }
 }
