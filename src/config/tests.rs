@@ -1,3 +1,5 @@
+use std::slice::from_ref;
+
 use super::*;
 
 #[test]
@@ -35,7 +37,7 @@ fn the_table_of_keys_holds_the_directory_and_the_rotation() {
     ]
     .map(|toml| read(toml).unwrap());
     let of = |live: Live| (live.keys.to_str().unwrap().to_owned(), live.rotate_every);
-    assert_eq!(of(live(&[table.clone()])), ("d".to_owned(), Some(43_200)));
+    assert_eq!(of(live(from_ref(&table))), ("d".to_owned(), Some(43_200)));
     assert_eq!(of(live(&[every])), ("keys".to_owned(), Some(90)));
     assert_eq!(of(live(&[table.clone(), string])), ("e".to_owned(), Some(43_200)));
     let text = |setting, text| Layer::from_text(setting, text).unwrap();

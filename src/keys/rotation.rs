@@ -185,6 +185,8 @@ pub const MARGIN: u64 = 10;
 
 #[cfg(test)]
 mod tests {
+    use std::slice::from_ref;
+
     use super::*;
 
     const RETENTION: Retention = Retention { jwks_max_age: 300, token_lifetime: 3600 };
@@ -216,7 +218,7 @@ mod tests {
         let at = |keys: &[PlannedKey], now| ROTATION.step(keys, &[], UnixTime(now));
         assert_eq!(at(&[], 5), Step::None);
         let first = key("first", 1000, 1000);
-        assert_eq!(at(&[first.clone()], 1000), made(1000, 1000 + DAY));
+        assert_eq!(at(from_ref(&first), 1000), made(1000, 1000 + DAY));
         let next = key("next", 1000, 1000 + DAY);
         let both = [first, next];
         assert_eq!(at(&both, 1001), Step::None);
@@ -250,7 +252,7 @@ mod tests {
         let at = |servers: &[Publisher], now| ROTATION.step(&keys, servers, UnixTime(now));
         let has = server("a", &[("first", 0), ("next", 1001)]);
         let lacks = server("b", &[("first", 0)]);
-        assert_eq!(at(&[has.clone()], 9_999), Step::None);
+        assert_eq!(at(from_ref(&has), 9_999), Step::None);
         // Until shortly before, a server may still come.
         assert_eq!(at(&[has.clone(), lacks.clone()], 9_969), Step::None);
         assert_eq!(at(&[has.clone(), lacks], 9_970), postponed(10_590, &["b"]));
