@@ -30,7 +30,7 @@ const ASSERTION_CONNECTIONS: u32 = 12;
 /// All requests have one address, which may otherwise not ask as often.
 const ONE_SOURCE: [(&str, &str); 1] = [("rate=50r/s", "rate=100000r/s")];
 
-/// What was measured.
+/// The measurements through the faults.
 pub(crate) struct Faults {
     pub(crate) grants: Vec<Second>,
     pub(crate) assertions: Vec<Second>,

@@ -1,4 +1,4 @@
-//! Requests at a fixed rate, whatever the servers do.
+//! Requests at a fixed rate, which does not depend on the answers.
 
 use std::collections::VecDeque;
 use std::net::SocketAddr;

@@ -1,4 +1,4 @@
-//! What happened in each second.
+//! Requests, sorted by second.
 
 use crate::load::{Outcome, Sent};
 use crate::nodes::at;

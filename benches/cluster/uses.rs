@@ -20,7 +20,7 @@ const CONNECTIONS: u32 = 16;
 /// Each holds a share of each server's record, so that none has used its share up.
 const CLIENTS: usize = 16;
 
-/// What was measured.
+/// The measurements under load.
 pub(crate) struct Uses {
     pub(crate) assertions: Vec<Second>,
     pub(crate) samples: Vec<Sample>,

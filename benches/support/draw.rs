@@ -1,4 +1,4 @@
-//! What the charts share: an image in SVG, its colours, and text.
+//! An image in SVG, its colours, and text, for all charts.
 
 use std::error::Error;
 

@@ -1,7 +1,7 @@
 //! Decides when keys that rotate by themselves are made and when they begin to sign.
 //!
 //! There is always a next key, which is published long before it signs: it is made when its
-//! predecessor begins to sign. So a server that reaches nobody at the moment of a change knows the
+//! predecessor begins to sign. So a server that reaches no other one at the moment of a change knows the
 //! next key already. It signs with it from the same time on as the others, and its key set has it.
 //!
 //! The decision is made from values alone. Servers that share the keys may all decide: the store
@@ -46,7 +46,7 @@ pub struct Publisher {
     pub max_age: u64,
 }
 
-/// What is to be done now.
+/// The step that is due.
 #[derive(Clone, Debug, PartialEq, Eq)]
 pub enum Step {
     /// Nothing.

@@ -350,8 +350,8 @@ pub(super) fn check(path: PathBuf, news: &News) -> Result<(), Fault> {
 #[derive(Debug, PartialEq, Eq)]
 struct Header {
     boot: String,
-    /// What was signed at this time or earlier is refused, because the record does not know whether
-    /// it was used.
+    /// An assertion or proof that was signed at this time or earlier is refused, because the record
+    /// does not know whether it was used.
     refused_until: UnixTime,
 }
 

@@ -53,7 +53,7 @@ pub struct Follower {
     pub(super) source: Source,
     pub(super) health: Arc<StoreHealth>,
     pub(super) revoked: Arc<Shared>,
-    /// What this server has written since the last poll.
+    /// The revocations that this server has written since the last poll.
     pub(super) unpolled: Unpolled,
     pub(super) secret_uses: Arc<SecretUses>,
     pub(super) clock: Clock,

@@ -53,7 +53,7 @@ pub fn put(database: &mut Database, rows: &[Row]) -> Result<(), Failure> {
     Ok(())
 }
 
-/// What this node has written of the lifetimes in force.
+/// The lifetimes in force that this server has written.
 #[derive(Default)]
 pub(super) struct LifetimeRows {
     written: Lifetimes,

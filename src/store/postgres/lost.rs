@@ -1,4 +1,4 @@
-//! What the store has lost: it was in force here, and is not in the store any more. A standby that is
+//! Clients and keys that the store has lost: they were in force here, and are not in it any more. A standby that is
 //! promoted, or a backup that is restored, may lack the last changes.
 
 use std::collections::HashMap;

@@ -21,7 +21,7 @@ use crate::store::postgres::failure::Failure;
 use crate::store::postgres::snapshot_file::Item;
 use crate::time::UnixTime;
 
-/// What this server has written, until a poll brings it.
+/// The revocations that this server has written, until a poll brings them.
 pub(super) type Unpolled = Arc<Mutex<Vec<Item<'static>>>>;
 
 /// Writes revocations and cut-offs as rows.

@@ -44,7 +44,7 @@ pub enum Purpose {
 }
 
 impl Purpose {
-    /// What to do about a value that was changed.
+    /// The advice for a value that was changed.
     fn remedy(self) -> &'static str {
         match self {
             Self::SigningKey => {

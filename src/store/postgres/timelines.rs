@@ -63,7 +63,7 @@ impl Timelines {
     ///
     /// # Errors
     ///
-    /// What an operator must do if a higher timeline of the same system was seen. It is logged, too:
+    /// The advice for an operator if a higher timeline of the same system was seen. It is logged, too:
     /// if another host of the URL can be used, no caller shows it.
     pub(super) fn admit(&self, host: &str, timeline: &Timeline) -> Result<(), String> {
         let mut seen = self.seen.lock();

@@ -44,7 +44,7 @@ struct Inserted {
     keys: HashSet<Vec<u8>>,
     /// An assertion or proof that was signed at this time or earlier is refused.
     refused_until: UnixTime,
-    /// What ends at this time or earlier may have been dropped.
+    /// A use that ends at this time or earlier may have been dropped.
     dropped_until: UnixTime,
     now: UnixTime,
 }
@@ -202,8 +202,8 @@ impl Commit<Use, Result<(), UseError>> for UseRows {
 /// is refused, the time up to which rows were dropped, the time, and the keys that were inserted.
 /// Sorted, so that two nodes never wait for each other's rows.
 ///
-/// What was signed later than the tolerance for clocks allows, by the clock of the database, is not
-/// inserted: if the rows were lost now, it would be accepted once more.
+/// An assertion or proof that was signed later than the tolerance for clocks allows, by the clock of
+/// the database, is not inserted: if the rows were lost now, it would be accepted once more.
 const INSERT: &str = "\
     with birth as materialized (\
         select e.epoch, e.since + make_interval(secs => $5::bigint) as since, \
