@@ -36,15 +36,12 @@ fn value(name: &[u8], value: &[u8], tag: &[u8]) -> Vec<u8> {
     [message(b'T', &column), message(b'D', &row), message(b'C', tag), ready()].concat()
 }
 
-/// Starts a server at this port that lets in a client, says that it is in `epoch`, and then answers
-/// nothing.
+/// Starts a server at this port that lets in a client, says that it accepts writes and is in `epoch`,
+/// and then answers nothing.
 pub(super) fn silent_after_login(port: u16, epoch: &str) {
-    let timeline = value(b"epoch", epoch.as_bytes(), b"SELECT 1\0");
-    serve(
-        TcpListener::bind(("127.0.0.1", port)).unwrap(),
-        vec![logged_in(), writable(), timeline],
-        false,
-    );
+    let state = value(b"concat_ws", format!("off {epoch}").as_bytes(), b"SELECT 1\0");
+    let listener = TcpListener::bind(("127.0.0.1", port)).unwrap();
+    serve(listener, vec![logged_in(), state], false);
 }
 
 /// Starts a server on which each element of `answers` is sent after something was received. Then
