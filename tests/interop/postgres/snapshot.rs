@@ -3,6 +3,7 @@
 use std::fs;
 use std::io::Read as _;
 use std::net::SocketAddr;
+use std::os::unix::fs::MetadataExt as _;
 use std::path::Path;
 use std::time::Duration;
 
@@ -108,10 +109,17 @@ fn a_server_starts_serves_and_comes_back_while_the_database_is_away() {
 fn without_a_usable_snapshot_the_start_fails_with_what_to_do() {
     let mut cluster = cluster_with(&[client_json("a", &json!({}))]);
     let url = cluster.url(Role::Node);
-    // The first server makes the key after it has read everything, so its base may lack the key.
+    // The first server makes the key after it has read everything, so its base may lack the key. The
+    // second one writes a base with the key, and a record after it.
     let home = end(start_in(Home::without_key(), &url, &[], &[]));
-    let home = end(start_in(home, &url, &[], &[]));
     let file = snapshot(&home);
+    let inode = || fs::metadata(&file).unwrap().ino();
+    let first = inode();
+    let node = start_in(home, &url, &[], &[]);
+    wait_until(|| inode() != first);
+    let token = token_of(node.address, "a");
+    assert_eq!(revoke(node.address, "a", &token).status, 200);
+    let home = end(node);
     let written = fs::read(&file).unwrap();
     cluster.stop(Stop::Fast);
 
