@@ -351,11 +351,15 @@ impl Keys {
         // The user of this command may have no access to the state directory.
         let lifetimes = Recorded::read(&self.config.startup.state).unwrap_or_default();
         let now = Clock::system().now();
-        let mut lifetimes = lifetimes.followed_by(&clients, now);
+        let lifetimes = lifetimes.followed_by(&clients, now);
         #[cfg(feature = "postgres")]
-        if let Some((database, _)) = &mut self.rows {
-            lifetimes.learn(lifetimes::read(database)?, now);
-        }
+        let lifetimes = {
+            let mut lifetimes = lifetimes;
+            if let Some((database, _)) = &mut self.rows {
+                lifetimes.learn(lifetimes::read(database)?, now);
+            }
+            lifetimes
+        };
         Ok(retention(&self.config, &clients, &lifetimes))
     }
 
