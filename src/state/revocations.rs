@@ -180,7 +180,8 @@ impl Revocations {
         key: RevocationKey,
         expires_at: UnixTime,
     ) -> Result<(), Cause> {
-        if self.contains(&key, client_id, expires_at) {
+        let is_revoked = self.shared.revoked.contains_until(&key, expires_at);
+        if is_revoked || self.is_cut_off(client_id, expires_at) {
             return Ok(());
         }
         let revocation = Revocation { client_id: client_id.into(), key, expires_at };

@@ -148,7 +148,7 @@ impl<M: Medium> Ledger<M> {
                     continue;
                 }
             }
-            if self.shared.revoked.contains(key)
+            if self.shared.revoked.contains_until(key, *expires_at)
                 || self.shared.revoked.cut_off(owner) >= *expires_at
             {
                 waiting.answer(Ok(()));

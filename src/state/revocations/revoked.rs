@@ -73,17 +73,23 @@ impl Revoked {
         self.has_cut_offs.store(true, Ordering::Relaxed);
     }
 
-    /// Inserts a row, unless its key is known. Returns whether it was inserted.
+    /// Whether there is a row with this key that ends at `expires_at` or later.
+    pub(crate) fn contains_until(&self, key: &RevocationKey, expires_at: UnixTime) -> bool {
+        self.shard(key).read().get(key).is_some_and(|(end, _)| *end >= expires_at)
+    }
+
+    /// Inserts a row. If its key is known, the later end counts. Returns whether it was inserted.
     pub(crate) fn insert(&self, Row { key, expires_at, owner }: Row) -> bool {
         let mut held = self.held.lock();
         let mut shard = self.shard(&key).write();
-        let is_new = !shard.contains_key(&key);
-        if is_new {
-            shard.insert(key, (expires_at, owner));
-            self.len.fetch_add(1, Ordering::Relaxed);
-            owner.into_iter().for_each(|owner| held.add(owner));
+        if let Some((end, _)) = shard.get_mut(&key) {
+            *end = expires_at.max(*end);
+            return false;
         }
-        is_new
+        shard.insert(key, (expires_at, owner));
+        self.len.fetch_add(1, Ordering::Relaxed);
+        owner.into_iter().for_each(|owner| held.add(owner));
+        true
     }
 
     /// Drops the rows that `is_over` says are over.

@@ -82,7 +82,7 @@ impl Medium for RevocationRows {
     }
 }
 
-/// Writes those of `rows` that are missing.
+/// Writes those of `rows` that are missing or end earlier.
 pub(super) fn put(database: &mut Database, rows: &[Row]) -> Result<(), Failure> {
     for rows in rows.chunks(PART) {
         let keys: Vec<_> = rows.iter().map(|row| row.key.as_bytes()).collect();
@@ -138,12 +138,7 @@ pub(super) fn time(seconds: i64) -> UnixTime {
     UnixTime(u64::try_from(seconds).unwrap_or(0))
 }
 
-/// Sorted, so that two nodes never wait for each other's rows.
-const INSERT: &str = "insert into grantd.revocation (key, client, expires_at) \
-     select distinct on (t.key) t.key, t.client, t.expires_at \
-     from unnest($1::bytea[], $2::bytea[], $3::bigint[]) as t (key, client, expires_at) \
-     order by t.key \
-     on conflict (key) do nothing";
+const INSERT: &str = "select from grantd.revoke($1::bytea[], $2::bytea[], $3::bigint[])";
 const INSERT_CUT_OFF: &str = "select from grantd.cut_off($1::bytea[], $2::bigint[])";
 /// The most rows of one statement.
 const PART: usize = 5000;

@@ -7,14 +7,15 @@ use crate::store::postgres::database::{BULK_LIMIT, Database, REQUEST_LIMIT, Tran
 use crate::store::postgres::failure::{Failure, FailureKind};
 
 /// The version of the schema that this program uses.
-pub const VERSION: i32 = 4;
+pub const VERSION: i32 = 5;
 
 /// The migrations, in order: the first leads to version 1.
-const MIGRATIONS: [&str; 4] = [
+const MIGRATIONS: [&str; 5] = [
     include_str!("schema/0001.sql"),
     include_str!("schema/0002.sql"),
     include_str!("schema/0003.sql"),
     include_str!("schema/0004.sql"),
+    include_str!("schema/0005.sql"),
 ];
 /// The rights of a node. `{role}` stands for its role.
 const GRANTS: &str = include_str!("schema/grants.sql");

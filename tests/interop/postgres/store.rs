@@ -101,7 +101,9 @@ fn a_node_has_no_more_rights_than_it_needs() {
     fine("select count(*) from grantd.client");
     let key = "insert into grantd.signing_key (key_id, document) values ('k', '')";
     fine(key);
-    fine("insert into grantd.revocation values ('r', 'c', 1)");
+    let revoke =
+        "select grantd.revoke(array['sixteen letters.'::bytea], array['c'::bytea], array[ENDS])";
+    fine(&revoke.replace("ENDS", "1::bigint"));
     fine("select grantd.cut_off(array['c'::bytea], array[2::bigint])");
     fine("select grantd.cut_off(array['c'::bytea], array[1::bigint])");
     assert_eq!(cluster.psql("select until from grantd.cut_off"), "2");
@@ -121,12 +123,15 @@ fn a_node_has_no_more_rights_than_it_needs() {
     fine("select count(*) from grantd.poll('1:1:')");
     // The changes that these statements made are in the outbox, which the node cannot write.
     let kinds = "select string_agg(kind || ' ' || name, ',' order by seq) from grantd.changes";
-    assert_eq!(cluster.psql(kinds), "k k,r 72,o 63");
+    assert_eq!(cluster.psql(kinds), "k k,r 7369787465656e206c6574746572732e,o 63");
     for sql in [
         "insert into grantd.client (client_id, entry) values ('c', '{}')",
         "update grantd.client set entry = ''",
         "delete from grantd.client",
         "truncate grantd.revocation",
+        "insert into grantd.revocation values ('sixteen letters.', 'c', 1)",
+        "select grantd.drop_uses_unchecked(9)",
+        "select grantd.attend_unchecked('n', '{}', '{}', 0, 0)",
         "update grantd.revocation set expires_at = 0",
         "delete from grantd.revocation",
         "update grantd.cut_off set until = 0",
@@ -160,6 +165,56 @@ fn a_node_has_no_more_rights_than_it_needs() {
             "{sql}: {refused:?}"
         );
     }
+}
+
+/// The password of the node's role alone hides no revocation, stops no server and ends no epoch.
+#[test]
+fn a_node_writes_nothing_without_bounds() {
+    let (cluster, _) = migrated();
+    let now = "extract(epoch from clock_timestamp())::bigint";
+    let call = |sql: &str| cluster.psql_as(Role::Node, &sql.replace("NOW", now));
+    let revoke =
+        "select grantd.revoke(array['sixteen letters.'::bytea], array[''::bytea], array[END])";
+    for end in ["NOW - 3596", "NOW + 600", "NOW + 60"] {
+        call(&revoke.replace("END", end)).assert_fine();
+    }
+    let left = format!("select expires_at > {now} + 500 from grantd.revocation");
+    assert_eq!(cluster.psql(&left), "t");
+    call("select grantd.begin_epoch()").assert_fine();
+    let epoch = || cluster.psql("select epoch from grantd.epoch");
+    let born = epoch();
+    call(
+        "insert into grantd.guard (key, client, ends) values ('j', 'c', now() - interval '1 minute')",
+    )
+    .assert_fine();
+    let long = "array[NOW + 40000000]";
+    for sql in [
+        &revoke.replace("END", "NOW + 40000000"),
+        &revoke.replace("END", "null::bigint"),
+        &revoke.replace("sixteen letters.", "short").replace("END", "NOW"),
+        &format!("select grantd.cut_off(array['c'::bytea], {long})"),
+        &format!("select grantd.shorten(array['c'], array[60::bigint], {long})"),
+        "select grantd.shorten(array['c'], array[31536001::bigint], array[NOW])",
+        "select grantd.attend('n', array[null]::text[], array[0::bigint], 0, 0)",
+        "select grantd.attend('n', array['k'], array[null]::bigint[], 0, 0)",
+        "select grantd.attend('n', array[array['k']], array[0::bigint], 0, 0)",
+        "select grantd.attend('n', array[repeat('k', 101)], array[0::bigint], 0, 0)",
+        "insert into grantd.signing_key (key_id, document) values ('k', repeat('x', 70000)::bytea)",
+        "insert into grantd.signing_key (key_id, document)
+         select n::text, '' from generate_series(1, 201) n",
+        "insert into grantd.secret values ('s', repeat('x', 5000)::bytea)",
+        "begin; savepoint a; select grantd.drop_uses(9); release a; commit",
+    ] {
+        let refused = call(sql);
+        assert!(
+            refused.code != Some(0) && !refused.stderr.contains("syntax"),
+            "{sql}: {refused:?}"
+        );
+    }
+    assert_eq!(epoch(), born);
+    call("select grantd.drop_uses(9)").assert_fine();
+    assert_eq!(epoch(), born);
+    assert_eq!(cluster.psql("select count(*) from grantd.guard"), "1");
 }
 
 /// Returns every file in `directory`, but for its lock, with its mode and contents.
