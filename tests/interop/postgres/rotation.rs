@@ -333,6 +333,15 @@ fn only_the_leader_makes_a_key_and_another_one_follows_it() {
     }
     let attend = "select coalesce(fence, 0) from grantd.attend('me', '{}', '{}', 0, 30)";
     assert_eq!(call(attend), "0", "another one leads");
+    // A malformed report of another server stops nothing.
+    call("select grantd.attend('bad', '{null}', '{0}', 0, 0)");
+    next.log.wait_for(|line| {
+        line["message"]
+            .as_str()
+            .is_some_and(|it| it.starts_with("the report of this server is malformed"))
+            && line["node"] == "bad"
+    });
+    call("select grantd.leave('bad')");
     call("select grantd.leave('me')");
     stopped.go_on();
     let seen = "select count(*) from grantd.node where seen > clock_timestamp() - interval '2 s'";
