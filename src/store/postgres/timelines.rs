@@ -99,7 +99,7 @@ impl Timelines {
             None => "restart all servers".to_owned(),
         };
         format!(
-            "is on timeline {number}, but this server has seen timeline {highest} of this database: \
+            "is on timeline {number}, and this server has seen timeline {highest} of this database: \
              stop it if it is the primary from before a failover; if a standby was promoted by \
              mistake or a backup restored, start it once in recovery (recovery.signal, \
              restore_command = 'false') to raise its timeline; last resort: {forget}, losing \

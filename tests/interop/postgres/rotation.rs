@@ -396,3 +396,21 @@ fn a_server_with_a_master_key_that_the_others_may_lack_makes_no_key() {
     wait_until_it_leads(&fit);
     wait_until(|| published(&fit).len() == 2 && published(&unfit).len() == 2);
 }
+
+#[test]
+fn a_server_waits_for_another_one_that_makes_the_first_key() {
+    let cluster = cluster();
+    let role = Role::Node.name();
+    cluster.psql(&format!("alter role {role} set lock_timeout = '200ms'"));
+    let mut lock = Session::open(&cluster);
+    lock.run("begin; select pg_advisory_xact_lock(7454127460278599682)");
+    thread::scope(|scope| {
+        let server = scope.spawn(|| start(&cluster.url(Role::Node), &[], &[SHORT]));
+        let waits = "select count(*) from pg_stat_activity where wait_event = 'advisory'";
+        wait_until(|| cluster.psql(waits) == "1");
+        wait_until(|| cluster.psql(waits) == "0");
+        wait_until(|| cluster.psql(waits) == "1");
+        lock.run("rollback");
+        assert_eq!(published(&server.join().unwrap()).len(), 1);
+    });
+}
