@@ -24,6 +24,7 @@ use crate::clock::Clock;
 use crate::config::Config;
 use crate::guard::password_pool::PasswordPool;
 use crate::guard::throttle::Throttle;
+use crate::keys::life::KeyState;
 use crate::oauth::client_network::ClientNetwork;
 use crate::oauth::decoy::DecoyKey;
 use crate::oauth::dpop::Nonces;
@@ -115,6 +116,19 @@ impl Context {
         self.store.as_ref()?.fault(self.clock.instant(), max_age)
     }
 
+    /// Why the rotation of keys is held up; `None` if it is not. Each server notices if no server
+    /// makes the next key.
+    pub fn rotation_fault(&self) -> Option<String> {
+        let (snapshot, now) = (self.snapshot(), self.clock.now());
+        let is_late = |signs_from: UnixTime| now.since(signs_from) > LATE_SECONDS;
+        let is_overdue = || {
+            snapshot.config.live.rotate_every.is_some()
+                && snapshot.keys.states(now).all(|(_, state)| state != KeyState::Published)
+                && snapshot.keys.signing_key(now).is_some_and(|key| is_late(key.times().signs_from))
+        };
+        self.key_rotation.fault().or_else(|| is_overdue().then(|| OVERDUE.to_owned()))
+    }
+
     /// Returns the generator of nonces if `snapshot` requires a nonce in DPoP proofs.
     pub fn nonces(&self, snapshot: &Snapshot) -> Option<&Nonces> {
         self.nonces.get().filter(|_| snapshot.config.live.dpop_nonce)
@@ -179,3 +193,8 @@ impl fmt::Debug for Context {
         f.debug_struct("Context").field("engine", &self.engine).finish_non_exhaustive()
     }
 }
+
+/// The next key is made when the present one begins to sign, or within this time.
+const LATE_SECONDS: u64 = 600;
+const OVERDUE: &str = "the next signing key is overdue, and no server makes it: see the log of each \
+                       server with keys.rotate_every";

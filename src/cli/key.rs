@@ -59,7 +59,7 @@ pub(super) enum KeyCommand {
     /// setting jwks_max_age. In the output, `retires` says when the old key stops signing and when
     /// it leaves the key set. If there is already a new key that does not sign yet, as with the
     /// setting keys.rotate_every, this key starts to sign as soon as every cached key set includes
-    /// it, and no key is generated. Fails if it does so already.
+    /// it, and no key is generated. Fails if that key cannot begin earlier.
     Rotate {
         #[command(flatten)]
         keys: KeyArgs,
@@ -171,15 +171,11 @@ fn rotate(args: KeyArgs, bits: u16, server: &WaitArgs, now: UnixTime) -> Result<
     described["retires"] = json!({ "kid": signing, "retires_at": retires_at, "gone_at": gone_at });
     if let Some(planned) = instead_of {
         described["instead_of"] = json!(planned);
-        let then = match keys.config.live.rotate_every {
-            Some(_) => {
-                "a server makes the next key when it signs, because keys.rotate_every is set"
-            }
-            None => "keys.rotate_every is not set here, so run this again for the next key",
-        };
-        described["note"] = json!(format!(
-            "this key was published already and begins to sign earlier than planned; {then}"
-        ));
+        described["note"] = json!(
+            "this key was published already and begins to sign earlier than planned; a server with \
+             keys.rotate_every makes the next key when this one signs; without one, run \
+             `grantd key rotate` then"
+        );
     }
     keys.print(described)?;
     server.wait_until(&format!("key {}", made.key_id()), "/keys", |keys| {

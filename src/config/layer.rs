@@ -44,8 +44,11 @@ impl Layer {
             }
             fault
         };
-        let table = DeTable::parse(&text)
-            .map_err(|error| fault(error.message(), error.span().map(|span| span.start)))?;
+        let table = DeTable::parse(&text).map_err(|error| {
+            let offset = error.span().map(|span| span.start);
+            let is_twice = offset.is_some_and(|offset| sets_keys_twice(&text, offset));
+            fault(if is_twice { KEYS_TWICE } else { error.message() }, offset)
+        })?;
         let table = table.into_inner();
         let mut known = setting_names();
         known.push(format!("{KEYS}.{DIRECTORY}"));
@@ -116,6 +119,31 @@ fn with_flat_keys(mut table: DeTable<'_>) -> DeTable<'_> {
     table
 }
 
+/// Whether `text` has a line `keys = …` and a table of keys, and the fault at `offset` is in one of
+/// them.
+fn sets_keys_twice(text: &str, offset: usize) -> bool {
+    let (mut is_line, mut is_table, mut is_here) = (false, false, false);
+    let (mut end, mut is_top) = (0, true);
+    for line in text.split_inclusive('\n') {
+        let begin = end;
+        end += line.len();
+        let line = line.trim();
+        let is_header = line.starts_with('[');
+        is_top &= !is_header;
+        let inner = line.strip_prefix('[').unwrap_or(line).trim_start();
+        let Some(after) = inner.strip_prefix(KEYS).map(str::trim_start) else { continue };
+        let is_one_line = is_top
+            && after.strip_prefix('=').is_some_and(|value| !value.trim_start().starts_with('{'));
+        let is_of_table =
+            if is_header { after.starts_with(']') } else { is_top && after.starts_with('.') };
+        is_line |= is_one_line;
+        is_table |= is_of_table;
+        is_here |= (is_one_line || is_of_table) && (begin..end).contains(&offset);
+    }
+    is_line && is_table && is_here
+}
+
+const KEYS_TWICE: &str = "`keys` is set twice: in a table `[keys]`, the directory is `directory`";
 /// The setting of the directory of keys, and the table of the settings of keys.
 const KEYS: &str = "keys";
 /// The name of that setting in the table.

@@ -48,6 +48,13 @@ fn the_table_of_keys_holds_the_directory_and_the_rotation() {
         ("[keys]\nrotate_every = \"0d\"", "2:16: keys.rotate_every: must be a duration from 1s"),
         ("[keys]\nrotate_every = \"90 d\"", "keys.rotate_every: must be off, seconds, or a"),
         ("keys = 1", "1:8: keys: must be a string, not a number"),
+        (
+            "keys = \"e\"\n[keys]\nrotate_every = 90",
+            "2:2: `keys` is set twice: in a table `[keys]`",
+        ),
+        ("keys = \"e\"\nkeys.rotate_every = 90", "`keys` is set twice: in a table `[keys]`"),
+        ("keys.rotate_every = 90\nkeys = \"e\"", "2:1: `keys` is set twice: in a table `[keys]`"),
+        ("keys = \"e\"\nkeys = \"f\"", "2:1: duplicate key"),
     ] {
         let fault = read(toml).unwrap_err();
         assert!(fault.contains(says), "{fault}");

@@ -107,7 +107,7 @@ impl Admin {
                 self.context.revocations.fault(),
                 self.context.uses.fault(),
                 self.context.store_fault(),
-                self.context.key_rotation.fault(),
+                self.context.rotation_fault(),
                 loss.map(|loss| loss.text.clone()),
             ]
             .into_iter()

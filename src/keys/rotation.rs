@@ -18,8 +18,8 @@ pub struct Rotation {
     pub every: Option<u64>,
     /// How long verifiers may use key sets and tokens.
     pub retention: Retention,
-    /// How long before a key begins to sign the servers must have published it, so that all of them
-    /// learn in time if it begins later.
+    /// The least time before a key begins to sign at which the servers must have published it, so
+    /// that all of them learn in time if it begins later.
     pub lead: u64,
 }
 
@@ -118,11 +118,18 @@ impl Rotation {
         let later = keys.iter().filter(|key| key.times.signs_from > signs_since);
         match later.min_by_key(|key| key.times.signs_from) {
             None => self.make(signs_since, publishers, now),
-            Some(next) if next.is_immediate || next.times.signs_from > now + self.lead => {
+            Some(next) if next.is_immediate || next.times.signs_from > now + self.lead(next) => {
                 Step::None
             }
             Some(next) => postpone(next, publishers, now),
         }
+    }
+
+    /// How long before `key` begins to sign the servers must have published it: some minutes, so
+    /// that operators have time, but not so soon after its publication that servers may not know it.
+    fn lead(&self, key: &PlannedKey) -> u64 {
+        let KeyTimes { published_at, signs_from } = key.times;
+        self.lead.max(LONGEST_LEAD.min(signs_from.since(published_at) / 4))
     }
 
     fn make(&self, signs_since: UnixTime, publishers: &[Publisher], now: UnixTime) -> Step {
@@ -180,6 +187,9 @@ pub fn earliest_start(
     Ok(ready(&key.id, publishers, now).0.max(published).max(now))
 }
 
+/// The seconds before a key begins to sign at which the servers must have published it, if that is
+/// late enough after its publication.
+const LONGEST_LEAD: u64 = 300;
 /// The seconds by which the clocks of two servers may differ.
 pub const MARGIN: u64 = 10;
 
@@ -253,8 +263,9 @@ mod tests {
         let has = server("a", &[("first", 0), ("next", 1001)]);
         let lacks = server("b", &[("first", 0)]);
         assert_eq!(at(from_ref(&has), 9_999), Step::None);
-        // Until shortly before, a server may still come.
-        assert_eq!(at(&[has.clone(), lacks.clone()], 9_969), Step::None);
+        // Until five minutes before, a server may still come.
+        assert_eq!(at(&[has.clone(), lacks.clone()], 9_699), Step::None);
+        assert_eq!(at(&[has.clone(), lacks.clone()], 9_700), postponed(10_320, &["b"]));
         assert_eq!(at(&[has.clone(), lacks], 9_970), postponed(10_590, &["b"]));
         // A late server is waited for until no verifier can have its older key sets.
         let late = server("c", &[("next", 9_500)]);

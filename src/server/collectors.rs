@@ -100,7 +100,7 @@ const METRICS: [Metric; 28] = [
         "1 if the next signing key cannot be made, or must wait because a server has not published \
          it, otherwise 0. With a store in PostgreSQL, the server that leads knows.",
         &[],
-        |context, each| each(&[], is_rotation_held_up(context).into()),
+        |context, each| each(&[], context.rotation_fault().is_some().into()),
     ),
     (
         COUNTER,
@@ -280,20 +280,6 @@ fn of_store(
 ) -> u64 {
     context.store.as_ref().map_or(without, |store| value(store, context.clock.instant()))
 }
-
-/// Whether the rotation of keys is held up. It is also if no server makes the next key, which each
-/// server notices.
-fn is_rotation_held_up(context: &Context) -> bool {
-    let (snapshot, now) = (context.snapshot(), context.clock.now());
-    let is_late = |signs_from: UnixTime| now.since(signs_from) > LATE_SECONDS;
-    let lacks_next = snapshot.config.live.rotate_every.is_some()
-        && shown(&snapshot.keys, now).all(|(_, state)| state != KeyState::Published)
-        && snapshot.keys.signing_key(now).is_some_and(|key| is_late(key.times().signs_from));
-    lacks_next || context.key_rotation.fault().is_some()
-}
-
-/// The next key is made when the present one begins to sign, or within this time.
-const LATE_SECONDS: u64 = 600;
 
 /// Returns each key that is not gone at `now`, with its state.
 fn shown(keys: &KeySet, now: UnixTime) -> impl Iterator<Item = (&SigningKey, KeyState)> {

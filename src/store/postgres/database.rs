@@ -16,6 +16,7 @@ use std::time::{Duration, Instant};
 use futures_util::TryStreamExt as _;
 use tokio::runtime::{Builder, Runtime};
 use tokio::time::timeout;
+use tokio_postgres::error::SqlState;
 pub use tokio_postgres::types::{FromSql, ToSql, Type};
 
 use crate::clock::Clock;
@@ -437,6 +438,11 @@ impl Transaction<'_> {
     pub(super) fn run_script(&mut self, sql: &str) -> Result<(), Failure> {
         let done = self.database.run_script(sql, self.limit);
         self.note(done)
+    }
+
+    /// Whether the first failure of a statement was the error with this SQLSTATE.
+    pub(super) fn has_failed_with(&self, code: &SqlState) -> bool {
+        self.failed.as_ref().is_some_and(|failure| failure.is(code))
     }
 
     /// The name of the store.

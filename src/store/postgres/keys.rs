@@ -125,7 +125,7 @@ impl KeyStore for KeyRows<'_, '_> {
 
     fn publishers(&mut self) -> Result<Vec<Publisher>, Fault> {
         let rows = self.transaction.query(PUBLISHERS, &[])?;
-        Ok(rows.iter().map(publisher).collect::<Result<_, _>>()?)
+        Ok(rows.iter().map(|row| publisher(row).0).collect())
     }
 
     fn retire(&mut self, name: &Path, _: Option<&str>) -> io::Result<PathBuf> {
@@ -147,8 +147,9 @@ pub(super) fn open(
 ) -> Result<SigningKey, Fault> {
     open_row(store, master_keys, id, sealed, times).map_err(|mut fault| {
         fault.problem = format!(
-            "{}; if no server has written this row, remove it as the owner: \
-             DELETE FROM grantd.signing_key WHERE key_id = '{}'",
+            "{}; if no server has written this row as it is, remove it as the owner: \
+             DELETE FROM grantd.signing_key WHERE key_id = '{}'; a server makes another next key \
+             (without keys.rotate_every: run `grantd key rotate`)",
             fault.problem,
             clean(id).replace('\'', "''")
         );
@@ -174,7 +175,7 @@ fn open_row(
     if times.is_some_and(|times| times != times_of(&key)) {
         let problem = format!(
             "the signing key {} has a document with other times than its row, which was changed \
-             without grantd: retire the key",
+             without grantd",
             clean(id)
         );
         return Err(Fault::new(store, problem));
@@ -232,16 +233,21 @@ pub(super) fn row_of<'p>(
     [(id, Type::TEXT), (sealed, Type::BYTEA), (published_at, Type::INT8), (signs_from, Type::INT8)]
 }
 
-/// Reads a row of [`PUBLISHERS`].
-pub(super) fn publisher(row: &Row) -> Result<Publisher, Failure> {
-    let (keys, since): (Vec<String>, Vec<i64>) = (row.get(1)?, row.get(2)?);
-    let since = since.into_iter().map(|since| UnixTime(u64::try_from(since).unwrap_or(0)));
-    let max_age: i64 = row.get(3)?;
-    Ok(Publisher {
-        name: clean(row.get(0)?),
-        published: keys.into_iter().zip(since).collect(),
-        max_age: u64::try_from(max_age).unwrap_or(0),
-    })
+/// Reads a row of [`PUBLISHERS`]. If it is malformed, also returns the failure, and the server
+/// counts as one that has published nothing.
+pub(super) fn publisher(row: &Row) -> (Publisher, Option<Failure>) {
+    let published = || -> Result<_, Failure> {
+        let (keys, since): (Vec<String>, Vec<i64>) = (row.get(1)?, row.get(2)?);
+        let since = since.into_iter().map(|since| UnixTime(u64::try_from(since).unwrap_or(0)));
+        Ok(keys.into_iter().zip(since).collect())
+    };
+    let (published, failure) = match published() {
+        Ok(published) => (published, None),
+        Err(failure) => (Vec::new(), Some(failure)),
+    };
+    let max_age = row.get::<i64>(3).unwrap_or(0);
+    let name = clean(row.get(0).unwrap_or("?"));
+    (Publisher { name, published, max_age: u64::try_from(max_age).unwrap_or(0) }, failure)
 }
 
 fn id_of(name: &Path) -> String {

@@ -5,8 +5,10 @@
 
 use std::path::Path;
 use std::sync::Arc;
+use std::thread;
 use std::time::Duration;
 
+use tokio_postgres::error::SqlState;
 use tracing::{error, info, warn};
 
 use crate::clock::Clock;
@@ -207,10 +209,24 @@ impl Node {
         bits: u16,
         now: UnixTime,
     ) -> Result<(), Vec<Fault>> {
-        let Follower { database, master_keys, snapshot_file, .. } = &mut self.follower;
-        let First { keys, is_made } = database.transaction(BULK_LIMIT, |transaction| {
-            change::first(&mut KeyRows::new(transaction, master_keys, random), bits, now)
-        })?;
+        let Follower { database, master_keys, snapshot_file, clock, .. } = &mut self.follower;
+        let begin = clock.instant();
+        let First { keys, is_made } = loop {
+            // The role may have a lock_timeout, and another server may hold the lock for longer.
+            let mut has_waited = false;
+            let first = database.transaction(BULK_LIMIT, |transaction| {
+                let mut rows = KeyRows::new(transaction, master_keys, random);
+                let first = change::first(&mut rows, bits, now);
+                has_waited = transaction.has_failed_with(&SqlState::LOCK_NOT_AVAILABLE);
+                first
+            });
+            if has_waited && clock.instant().saturating_duration_since(begin) < LOCK_WAIT {
+                info!("another server is making the first signing key: trying again");
+                thread::sleep(LOCK_PAUSE);
+                continue;
+            }
+            break first?;
+        };
         self.keys = keys.into_iter().map(|(_, key)| key).collect();
         snapshot_file.add_keys(rows::sealed_keys(database)?.sealed, &[]);
         if let (true, [key]) = (is_made, &self.keys[..]) {
@@ -220,3 +236,7 @@ impl Node {
         Ok(())
     }
 }
+
+/// How long a server waits for the lock of another one that makes the first key.
+const LOCK_WAIT: Duration = Duration::from_secs(30);
+const LOCK_PAUSE: Duration = Duration::from_millis(100);

@@ -1,10 +1,11 @@
 //! Rotates the signing keys in the store.
 //!
-//! Each server reports which keys it publishes. One of them leads, for a term of at most thirty seconds
-//! at a time: it makes the next key, and lets a key begin to sign later if a live server has not published
-//! it. What it writes is refused when its term is over, even if the server does not know that.
+//! Each server reports which keys it publishes. One of them leads, for a term of at most thirty
+//! seconds at a time: it makes the next key, and it postpones a key that a live server has not
+//! published. The database refuses what it writes after its term, even if the server does not know
+//! that the term is over.
 
-use std::collections::BTreeMap;
+use std::collections::{BTreeMap, BTreeSet};
 use std::fs;
 use std::time::{Duration, Instant};
 
@@ -18,8 +19,9 @@ use crate::keys::rotation::{PlannedKey, Publisher, Rotation, Step, earliest_star
 use crate::random::Random;
 use crate::state::key_rotation::KeyRotation;
 use crate::store::postgres::database::{Database, Parameter, REQUEST_LIMIT, Type};
-use crate::store::postgres::failure::{Failure, clean};
+use crate::store::postgres::failure::{Failure, FailureKind, clean};
 use crate::store::postgres::keys::{self, PUBLISHERS};
+use crate::store::postgres::row::Row;
 use crate::store::postgres::rows;
 use crate::store::postgres::seal::MasterKeys;
 use crate::time::UnixTime;
@@ -53,8 +55,10 @@ pub(super) struct KeyRotator {
     term: Option<i64>,
     /// This server must not lead before this time.
     unfit_until: Option<Instant>,
-    /// The key that was let begin later, because servers have not published it.
+    /// The key that was postponed, because servers have not published it.
     postponed: Option<String>,
+    /// The servers whose last reports were malformed.
+    malformed: BTreeSet<String>,
     /// The last failure, which is logged once.
     failure: Option<String>,
 }
@@ -102,6 +106,7 @@ impl KeyRotator {
             term: None,
             unfit_until: None,
             postponed: None,
+            malformed: BTreeSet::new(),
             failure: None,
         }
     }
@@ -111,18 +116,26 @@ impl KeyRotator {
         self.published = serving.published.into_iter().map(|id| (id, None)).collect();
     }
 
-    /// Does what is due. A failure is logged and counts until the next run.
+    /// Does what is due. A failure is logged, and `/readyz` shows it until a run succeeds.
     pub(super) fn run(&mut self, means: Means<'_>) {
         let health = means.health;
         match self.attend(means) {
-            Ok(()) => self.failure = None,
+            Ok(false) => {}
+            Ok(true) => {
+                let has_failed = self.failure.take().is_some();
+                if has_failed && health.fault().is_some_and(|fault| fault.starts_with(FAILED)) {
+                    health.note(None);
+                }
+            }
             Err(failure) => {
+                // The first loss of a connection is the store's, and the next poll connects again.
+                let is_shown = failure.kind != FailureKind::Away || self.failure.is_some();
                 let failure = failure.to_string();
                 if self.failure.as_ref() != Some(&failure) {
-                    warn!(error = %failure, "the keys that this server publishes were not reported, or not rotated");
+                    warn!(error = %failure, "{FAILED}");
                 }
+                health.note(is_shown.then(|| format!("{FAILED}: {failure}")));
                 self.failure = Some(failure);
-                health.note(None);
             }
         }
     }
@@ -130,15 +143,16 @@ impl KeyRotator {
     /// Tells the other servers that this one ends, so that they do not wait for it.
     pub(super) fn leave(&self, database: &mut Database) {
         if let Err(failure) = database.query(LEAVE, &[(&self.node, Type::TEXT)], REQUEST_LIMIT) {
-            info!(error = %failure, "the other servers count this one as live for some time");
+            info!(error = %failure, "this server was not signed off: the others wait for it for 30 s and twice jwks_max_age");
         }
     }
 
-    fn attend(&mut self, mut means: Means<'_>) -> Result<(), Failure> {
+    /// Returns whether anything was due.
+    fn attend(&mut self, mut means: Means<'_>) -> Result<bool, Failure> {
         let now = means.now;
         self.note_published(&means.serving.published, now);
         if now < self.due && !self.is_changed {
-            return Ok(());
+            return Ok(false);
         }
         let period =
             Duration::from_secs(means.serving.retention.jwks_max_age.clamp(1, MOST_BETWEEN));
@@ -154,13 +168,13 @@ impl KeyRotator {
             if may_lead {
                 means.health.note(None);
             }
-            return Ok(());
+            return Ok(true);
         };
         let lead = (3 * period + 2 * means.poll).as_secs() + 1;
         let Serving { retention, rotate_every, .. } = means.serving;
         let rotation = Rotation { every: rotate_every, retention, lead };
         let rows = means.database.query(PUBLISHERS, &[], REQUEST_LIMIT)?;
-        let publishers: Vec<_> = rows.iter().map(keys::publisher).collect::<Result<_, _>>()?;
+        let publishers = self.publishers(&rows);
         let done = match rotation.step(&means.serving.keys, &publishers, at) {
             Step::None => {
                 self.note_postponed(&means, &publishers, at);
@@ -173,13 +187,13 @@ impl KeyRotator {
                         note_waiting(means.health, &key_id, &because_of);
                         self.postponed = Some(key_id);
                     } else {
-                        warn!(kid = key_id, "this key could not be let begin to sign later");
+                        warn!(kid = key_id, "this key could not be postponed");
                     }
                 })
             }
         };
         match done {
-            Ok(()) => Ok(()),
+            Ok(()) => Ok(true),
             Err(Problem::Failure(failure)) => Err(failure),
             Err(Problem::Unfit(fault)) => {
                 let problem = format!(
@@ -192,9 +206,29 @@ impl KeyRotator {
                 self.unfit_until = Some(now + UNFIT);
                 // Another server may lead instead.
                 self.term = None;
-                self.report(&mut means, NO_TERM).map(drop)
+                self.report(&mut means, NO_TERM).map(|_| true)
             }
         }
+    }
+
+    /// Reads the reports of the servers, and logs once if one is malformed.
+    fn publishers(&mut self, rows: &[Row]) -> Vec<Publisher> {
+        let (mut publishers, mut malformed) = (Vec::new(), BTreeSet::new());
+        for row in rows {
+            let (publisher, failure) = keys::publisher(row);
+            if let Some(failure) = failure {
+                let node = &publisher.name;
+                if !self.malformed.contains(node) {
+                    let text = "the report of this server is malformed: it counts as one that has \
+                                published no key";
+                    warn!(node, error = %failure, "{text}");
+                }
+                malformed.insert(node.clone());
+            }
+            publishers.push(publisher);
+        }
+        self.malformed = malformed;
+        publishers
     }
 
     fn note_published(&mut self, published: &[String], now: Instant) {
@@ -292,7 +326,7 @@ impl KeyRotator {
         Ok(())
     }
 
-    /// Lets a key begin to sign at `to`. Returns whether it did.
+    /// Postpones a key until `to`. Returns whether it did.
     fn postpone(
         &mut self,
         means: &mut Means<'_>,
@@ -350,6 +384,8 @@ fn node_name(random: &Random) -> String {
     format!("{host}:{}:{:016x}", std::process::id(), u64::from_be_bytes(bytes))
 }
 
+/// Begins the text about a failure of a run.
+const FAILED: &str = "the rotation of keys has failed and is tried again";
 /// The term of a server that does not lead.
 const NO_TERM: Duration = Duration::ZERO;
 /// The most seconds between two reports. A term is three times as long.

@@ -93,16 +93,17 @@ impl Timelines {
 
     fn problem(&self, number: u32, highest: u32) -> String {
         let forget = match &self.file {
-            Some(file) => format!(
-                "stop all servers, remove the snapshot of each (here {}), and start them",
-                file.display()
-            ),
+            Some(file) => {
+                format!("stop all servers and remove their snapshots (here {})", file.display())
+            }
             None => "restart all servers".to_owned(),
         };
         format!(
-            "is on timeline {number}, and this server has seen timeline {highest} of the same \
-             database: it is the primary from before a failover, so stop it; if it is a backup that \
-             was restored on purpose, {forget}"
+            "is on timeline {number}, and this server has seen timeline {highest} of this database: \
+             stop it if it is the primary from before a failover; if a standby was promoted by \
+             mistake or a backup restored, start it once in recovery (recovery.signal, \
+             restore_command = 'false') to raise its timeline; last resort: {forget}, losing \
+             revocations only there"
         )
     }
 
@@ -134,7 +135,9 @@ mod tests {
             assert_eq!(admit(system, number), Ok(()));
         }
         let refused = admit("7", 10).unwrap_err();
-        for part in ["timeline 10", "timeline 11", "stop it", "(here state/snapshot)"] {
+        for part in
+            ["timeline 10", "timeline 11", "stop it", "(here state/snapshot)", "recovery.signal"]
+        {
             assert!(refused.contains(part), "{refused}");
         }
         assert!(

@@ -1,9 +1,10 @@
 //! Uses of assertions and proofs as rows: a use is accepted if its row was inserted.
 //!
-//! The database decides, and its clock counts. It refuses what has ended, what is used, what is signed
-//! in the future, and what was signed before the table's birth, each with the tolerance for clocks:
-//! what was used before the birth is not known. The birth is a row of the same table, which is not logged, so it is lost with the table's
-//! other rows when PostgreSQL crashes or a standby is promoted.
+//! The database decides, by its own clock. It refuses what has ended, what is used, what is signed in
+//! the future, and what was signed before the birth of the table: nobody knows what was used before
+//! it. Each time has the tolerance for clocks. The birth is a row of the same table. PostgreSQL does
+//! not log this table, so the birth and the uses are lost together when it crashes or a standby is
+//! promoted.
 //!
 //! The node keeps in memory what it has recorded, for the shares of its clients.
 

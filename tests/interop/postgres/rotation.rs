@@ -333,6 +333,15 @@ fn only_the_leader_makes_a_key_and_another_one_follows_it() {
     }
     let attend = "select coalesce(fence, 0) from grantd.attend('me', '{}', '{}', 0, 30)";
     assert_eq!(call(attend), "0", "another one leads");
+    // A malformed report of another server stops nothing.
+    call("select grantd.attend('bad', '{null}', '{0}', 0, 0)");
+    next.log.wait_for(|line| {
+        line["message"]
+            .as_str()
+            .is_some_and(|it| it.starts_with("the report of this server is malformed"))
+            && line["node"] == "bad"
+    });
+    call("select grantd.leave('bad')");
     call("select grantd.leave('me')");
     stopped.go_on();
     let seen = "select count(*) from grantd.node where seen > clock_timestamp() - interval '2 s'";
@@ -386,4 +395,22 @@ fn a_server_with_a_master_key_that_the_others_may_lack_makes_no_key() {
     let fit = start(&url, &[], &[SHORT, SELDOM]);
     wait_until_it_leads(&fit);
     wait_until(|| published(&fit).len() == 2 && published(&unfit).len() == 2);
+}
+
+#[test]
+fn a_server_waits_for_another_one_that_makes_the_first_key() {
+    let cluster = cluster();
+    let role = Role::Node.name();
+    cluster.psql(&format!("alter role {role} set lock_timeout = '200ms'"));
+    let mut lock = Session::open(&cluster);
+    lock.run("begin; select pg_advisory_xact_lock(7454127460278599682)");
+    thread::scope(|scope| {
+        let server = scope.spawn(|| start(&cluster.url(Role::Node), &[], &[SHORT]));
+        let waits = "select count(*) from pg_stat_activity where wait_event = 'advisory'";
+        wait_until(|| cluster.psql(waits) == "1");
+        wait_until(|| cluster.psql(waits) == "0");
+        wait_until(|| cluster.psql(waits) == "1");
+        lock.run("rollback");
+        assert_eq!(published(&server.join().unwrap()).len(), 1);
+    });
 }
