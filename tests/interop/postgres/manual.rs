@@ -4,6 +4,8 @@ use std::fs;
 use std::path::Path;
 use std::process::Command;
 
+use grantd::clock::Clock;
+
 use crate::support::Home;
 use crate::support::command::succeed;
 use crate::support::postgres::Postgres;
@@ -22,7 +24,9 @@ fn every_command_on_the_page_of_postgresql_succeeds() {
     };
     let home = Home::new();
     fs::create_dir(home.path("state")).unwrap();
-    home.write("state/revocations", "4000000000 jti:kGGv6zFBu5FLUEcBWPGsQw\n");
+    let revoked =
+        format!("{} jti:kGGv6zFBu5FLUEcBWPGsQw", Clock::unix_micros() / 1_000_000 + 86_400);
+    home.write("state/revocations", &format!("{revoked}\n"));
     let mut script = "set -euo pipefail\n".to_owned();
     let mut counts = [0; 3];
     for block in PAGE.split("\n```").skip(1).step_by(2) {
@@ -54,6 +58,6 @@ fn every_command_on_the_page_of_postgresql_succeeds() {
     let printed = succeed(&mut bash);
     assert_eq!(printed.lines().count(), 7, "{printed}");
     assert!(home.path("exported/clients.json").exists());
-    let revoked = fs::read_to_string(home.path("exported/state/revocations")).unwrap();
-    assert!(revoked.contains("4000000000 jti:kGGv6zFBu5FLUEcBWPGsQw"), "{revoked}");
+    let exported = fs::read_to_string(home.path("exported/state/revocations")).unwrap();
+    assert!(exported.contains(&revoked), "{exported}");
 }

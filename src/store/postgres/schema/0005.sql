@@ -11,31 +11,22 @@ alter table grantd.guard
 alter table grantd.secret_use
   add check (length(label) <= 1000), add check (uses between 0 and 4611686018427387904);
 
--- The latest time up to which a token can be valid, with a tolerance for clocks (Unix seconds). A
--- lifetime is at most a year.
-create function grantd.latest_end() returns bigint
+-- Returns an end, but at most the latest one that a token can have, with a tolerance for clocks (Unix
+-- seconds). A lifetime is at most a year.
+create function grantd.at_most(ends bigint) returns bigint
 language sql volatile set search_path = pg_catalog, pg_temp
 begin atomic
-  select extract(epoch from clock_timestamp())::bigint + 31536000 + 86400;
+  select least(ends, extract(epoch from clock_timestamp())::bigint + 31536000 + 86400);
 end;
-
-create function grantd.require_ends(ends bigint[]) returns void
-language plpgsql volatile set search_path = pg_catalog, pg_temp as $$
-begin
-  if exists (select from unnest(ends) e where e is null or e > grantd.latest_end()) then
-    raise exception 'an end is later than that of any token' using errcode = 'check_violation';
-  end if;
-end $$;
 
 -- Revokes tokens. The end of a row only grows: otherwise a row that was written with an early end would
 -- hide a revocation, and end before the token.
 create function grantd.revoke(keys bytea[], clients bytea[], ends bigint[]) returns void
 language plpgsql volatile security definer set jit = off set search_path = pg_catalog, pg_temp as $$
 begin
-  perform grantd.require_ends(ends);
   insert into grantd.revocation as r (key, client, expires_at)
   -- Sorted, so that two nodes never wait for each other's rows.
-  select distinct on (t.key) t.key, t.client, t.expires_at
+  select distinct on (t.key) t.key, t.client, grantd.at_most(t.expires_at)
   from unnest(keys, clients, ends) as t (key, client, expires_at)
   order by t.key, t.expires_at desc
   on conflict (key) do update set expires_at = excluded.expires_at
@@ -45,9 +36,8 @@ end $$;
 create or replace function grantd.cut_off(clients bytea[], ends bigint[]) returns void
 language plpgsql volatile security definer set jit = off set search_path = pg_catalog, pg_temp as $$
 begin
-  perform grantd.require_ends(ends);
   insert into grantd.cut_off as c (client, until)
-  select t.client, t.until from unnest(clients, ends) as t (client, until)
+  select t.client, grantd.at_most(t.until) from unnest(clients, ends) as t (client, until)
   order by t.client
   on conflict (client) do update set until = excluded.until where c.until < excluded.until;
 end $$;
@@ -56,12 +46,9 @@ create or replace function grantd.shorten(ids text[], lifetimes bigint[], ends b
 returns void
 language plpgsql volatile security definer set jit = off set search_path = pg_catalog, pg_temp as $$
 begin
-  perform grantd.require_ends(ends);
-  if exists (select from unnest(lifetimes) l where l is null or l not between 0 and 31536000) then
-    raise exception 'a lifetime is longer than a year' using errcode = 'check_violation';
-  end if;
   insert into grantd.shortened as s (client_id, lifetime, until)
-  select t.id, t.lifetime, t.until from unnest(ids, lifetimes, ends) as t (id, lifetime, until)
+  select t.id, least(t.lifetime, 31536000), grantd.at_most(t.until)
+  from unnest(ids, lifetimes, ends) as t (id, lifetime, until)
   order by t.id
   on conflict (client_id) do update set
     lifetime = greatest(s.lifetime, excluded.lifetime), until = greatest(s.until, excluded.until)
@@ -120,6 +107,6 @@ create trigger few after insert on grantd.signing_key
 for each statement execute function grantd.require_few_keys();
 
 revoke execute on function
-  grantd.latest_end, grantd.require_ends, grantd.revoke, grantd.require_epoch, grantd.drop_uses,
+  grantd.at_most, grantd.revoke, grantd.require_epoch, grantd.drop_uses,
   grantd.drop_uses_unchecked, grantd.attend, grantd.attend_unchecked, grantd.require_few_keys
 from public;
