@@ -127,7 +127,7 @@ fn a_rotation_by_hand_brings_the_next_key_forward() {
     assert!(seconds("signs_from") >= seconds("published_at") + 2);
     assert!(seconds("signs_from") < seconds("published_at") + 600);
     assert!(rotated["dates"]["instead_of"].is_string());
-    assert!(rotated["note"].as_str().unwrap().contains("a server makes the next key"));
+    assert!(rotated["note"].as_str().unwrap().contains("keys.rotate_every makes the next key"));
     assert_eq!(rotated["retires"]["kid"], first);
     wait_until(|| signs_with(&one) == next && signs_with(&other) == next);
     // The old key, the one that signs, and the next.

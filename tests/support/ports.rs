@@ -7,9 +7,9 @@ use std::sync::atomic::{AtomicU16, Ordering};
 /// (`ip_local_port_range`), so no outgoing connection uses one of them.
 const FIRST: u16 = 10_000;
 /// The number of port ranges. The process id selects one, so that two test runs seldom share ports.
-const RUNS: u16 = 80;
+const RUNS: u16 = 40;
 /// The number of ports in a range.
-const EACH: u16 = 250;
+const EACH: u16 = 500;
 
 /// Returns a port without a listener. Each call in a process returns a different port.
 pub(crate) fn free_port() -> u16 {

@@ -334,7 +334,7 @@ fn only_the_leader_makes_a_key_and_another_one_follows_it() {
     let attend = "select coalesce(fence, 0) from grantd.attend('me', '{}', '{}', 0, 30)";
     assert_eq!(call(attend), "0", "another one leads");
     // A malformed report of another server stops nothing.
-    call("select grantd.attend('bad', '{null}', '{0}', 0, 0)");
+    cluster.psql("insert into grantd.node values ('bad', clock_timestamp(), '{null}', '{0}', 0)");
     next.log.wait_for(|line| {
         line["message"]
             .as_str()
