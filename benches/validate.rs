@@ -59,12 +59,12 @@ fn signature(c: &mut Criterion) {
     group.throughput(Throughput::Elements(1));
     let known = VerifiedTokens::default();
     group.bench_function("known", |bencher| {
-        bencher.iter(|| known.verify(&token, &keys, UnixTime(now)).unwrap());
+        bencher.iter(|| known.verify(&token, &keys, UnixTime(now).into()).unwrap());
     });
     group.bench_function("new", |bencher| {
         bencher.iter_batched_ref(
             VerifiedTokens::default,
-            |unknown| unknown.verify(&token, &keys, UnixTime(now)).unwrap(),
+            |unknown| unknown.verify(&token, &keys, UnixTime(now).into()).unwrap(),
             BatchSize::SmallInput,
         );
     });

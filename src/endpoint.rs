@@ -24,7 +24,7 @@ use crate::clock::Clock;
 use crate::config::Config;
 use crate::guard::password_pool::PasswordPool;
 use crate::guard::throttle::Throttle;
-use crate::keys::life::KeyState;
+use crate::keys::life::{KeyState, KeyTime};
 use crate::oauth::client_network::ClientNetwork;
 use crate::oauth::decoy::DecoyKey;
 use crate::oauth::dpop::Nonces;
@@ -110,6 +110,16 @@ impl Context {
         self.store.as_ref().is_some_and(|store| store.is_stale(self.clock.instant()))
     }
 
+    /// The time for which keys are judged at `now`.
+    pub fn key_time(&self, now: UnixTime) -> KeyTime {
+        match &self.store {
+            Some(store) if !store.is_up() => {
+                KeyTime { now, known: now - store.age(self.clock.instant()).as_secs() }
+            }
+            _ => now.into(),
+        }
+    }
+
     /// Why the server does not know what is in the store, and what follows; `None` if it does.
     pub fn store_fault(&self) -> Option<String> {
         let max_age = self.snapshot().config.live.jwks_max_age;
@@ -120,11 +130,12 @@ impl Context {
     /// makes the next key.
     pub fn rotation_fault(&self) -> Option<String> {
         let (snapshot, now) = (self.snapshot(), self.clock.now());
+        let at = self.key_time(now);
         let is_late = |signs_from: UnixTime| now.since(signs_from) > LATE_SECONDS;
         let is_overdue = || {
             snapshot.config.live.rotate_every.is_some()
-                && snapshot.keys.states(now).all(|(_, state)| state != KeyState::Published)
-                && snapshot.keys.signing_key(now).is_some_and(|key| is_late(key.times().signs_from))
+                && snapshot.keys.states(at).all(|(_, state)| state != KeyState::Published)
+                && snapshot.keys.signing_key(at).is_some_and(|key| is_late(key.times().signs_from))
         };
         self.key_rotation.fault().or_else(|| is_overdue().then(|| OVERDUE.to_owned()))
     }
@@ -179,6 +190,11 @@ impl<'s> Exchange<'s> {
     ) -> Self {
         let (received, now) = (context.clock.instant(), context.clock.now());
         Self { context, snapshot, endpoint, network, received, now }
+    }
+
+    /// The time for which keys are judged.
+    pub fn key_time(&self) -> KeyTime {
+        self.context.key_time(self.now)
     }
 
     /// Returns the exchange at the present time. Client authentication and the use of a proof may

@@ -126,7 +126,7 @@ impl Server {
         }
         let in_force = in_force.without_lifetimes(lifetimes_fault.clone());
         let keys = KeySet::new(keys, retention);
-        let signing_key = keys.signing_key(clock.now()).map(|key| &**key.private_key());
+        let signing_key = keys.signing_key(clock.now().into()).map(|key| &**key.private_key());
         let backends = Backends::new(config.startup.signer, signing_key);
         let is_batched = backends.prepare(keys.private_keys())?;
         let (single, threads) = (backends.single, config.startup.workers);
@@ -311,13 +311,13 @@ fn follow(
 /// Returns the keys in force.
 #[cfg(feature = "postgres")]
 fn serving(context: &Context) -> Serving {
-    let (snapshot, now) = (context.snapshot(), context.clock.now());
+    let (snapshot, at) = (context.snapshot(), context.key_time(context.clock.now()));
     let keys = &snapshot.keys;
     Serving {
         keys: PlannedKey::all(keys),
-        published: keys.published(now).map(|key| key.key_id().to_owned()).collect(),
+        published: keys.published(at).map(|key| key.key_id().to_owned()).collect(),
         retention: keys.retention(),
         rotate_every: snapshot.config.live.rotate_every,
-        bits: keys.signing_key(now).map_or(FIRST_KEY_BITS, |key| successor_bits(key)),
+        bits: keys.signing_key(at).map_or(FIRST_KEY_BITS, |key| successor_bits(key)),
     }
 }

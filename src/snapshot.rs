@@ -70,7 +70,7 @@ impl Snapshot {
 /// Returns the time for which verifiers may cache a key set, and the time for which a token of a
 /// retired key may be valid: the longest lifetime of a token of all `clients`, those that were
 /// shortened included. In a database it is twice that: its servers are on several machines, and one
-/// that is cut off may sign with the old key for some time after the others have changed, and one that
+/// that is cut off may sign with the old key for as long again ([`Retention::seen`]), and one that
 /// has learned of a key late holds it back for some seconds. Servers that share a directory read it
 /// within seconds.
 pub fn retention(config: &Config, clients: &Registry, lifetimes: &Lifetimes) -> Retention {

@@ -254,7 +254,7 @@ fn list(args: KeyArgs, server: &AdminArgs, now: UnixTime) -> Result<(), CliError
     }
     let live = server.ask("/keys", OLDER_VERSION)?;
     let found = KeySet::new(found.into_iter().map(|(_, key)| key).collect(), retention);
-    for (_, described) in found.describe(now) {
+    for (_, described) in found.describe(now.into()) {
         let mut described = Value::Object(described);
         if let Some(live) = &live {
             live::add_figures(&mut described, live, "kid", &["fetches", "last_fetch"]);

@@ -6,10 +6,10 @@ use serde_json::json;
 
 use crate::jose::public_key::Algorithm;
 use crate::jose::thumbprint::sha256;
+use crate::keys::life::KeyTime;
 use crate::oauth::client::AuthMethod;
 use crate::oauth::grant::CLIENT_CREDENTIALS;
 use crate::snapshot::Snapshot;
-use crate::time::UnixTime;
 
 /// The path of the token endpoint, relative to the issuer.
 pub const TOKEN_PATH: &str = "/connect/token";
@@ -87,11 +87,11 @@ pub fn server_metadata(snapshot: &Snapshot) -> Document {
     Document::new(document.to_string(), snapshot.config.live.jwks_max_age)
 }
 
-/// Returns the key set at `now`, and counts one fetch of each key in it. A fetch that is answered
+/// Returns the key set at `at`, and counts one fetch of each key in it. A fetch that is answered
 /// with 304 is counted in the same way, because it shows that the verifier has the keys.
-pub fn key_set(snapshot: &Snapshot, now: UnixTime) -> Document {
-    for key in snapshot.keys.published(now) {
-        key.fetches().record(now);
+pub fn key_set(snapshot: &Snapshot, at: KeyTime) -> Document {
+    for key in snapshot.keys.published(at) {
+        key.fetches().record(at.now);
     }
-    Document::new(snapshot.keys.to_jwks(now), snapshot.config.live.jwks_max_age)
+    Document::new(snapshot.keys.to_jwks(at), snapshot.config.live.jwks_max_age)
 }

@@ -70,8 +70,8 @@ pub async fn issue<'r, 's: 'r>(
     let decided = context.clock.instant();
     let (parse, auth) = (parsed - exchange.received, decided - parsed);
 
-    let key =
-        snapshot.keys.signing_key(exchange.now).ok_or_else(|| refused(Cause::NoSigningKey))?;
+    let key = snapshot.keys.signing_key(exchange.key_time());
+    let key = key.ok_or_else(|| refused(Cause::NoSigningKey))?;
     let kind = kind_of(exchange, &grant, request.profile, key);
     if let Some(expires_at) = find_reusable(exchange, registered, &kind, &mut buffer) {
         let phases = Phases { parse, auth, queue: Duration::ZERO, sign: Duration::ZERO };

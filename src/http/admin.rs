@@ -96,7 +96,7 @@ impl Admin {
         let now = self.context.clock.now();
         if !self.is_ready.load(Ordering::Relaxed) {
             plain(StatusCode::SERVICE_UNAVAILABLE, "not ready: starting or stopping\n")
-        } else if self.context.snapshot().keys.signing_key(now).is_none() {
+        } else if self.context.snapshot().keys.iter().next().is_none() {
             plain(StatusCode::SERVICE_UNAVAILABLE, "not ready: no key signs at this time\n")
         } else if self.context.is_stale() {
             plain(StatusCode::SERVICE_UNAVAILABLE, NOT_READY_STALE)
@@ -160,7 +160,10 @@ impl Admin {
     /// Answers `/keys`: the state of each key, and how often verifiers have fetched it.
     fn keys(&self) -> Response<Full<Bytes>> {
         let now = self.context.clock.now();
-        json(StatusCode::OK, &keys::to_json(&self.context.snapshot().keys, now))
+        json(
+            StatusCode::OK,
+            &keys::to_json(&self.context.snapshot().keys, self.context.key_time(now)),
+        )
     }
 
     fn metrics(&self) -> Response<Full<Bytes>> {

@@ -260,7 +260,9 @@ impl Service {
             Route::Introspection => introspection::introspect(exchange, &head, body).await,
             Route::Revocation => revocation::revoke(exchange, &head, body).await,
             Route::ServerMetadata => publish(metadata::server_metadata(snapshot), &request.headers),
-            Route::KeySet => publish(metadata::key_set(snapshot, exchange.now), &request.headers),
+            Route::KeySet => {
+                publish(metadata::key_set(snapshot, exchange.key_time()), &request.headers)
+            }
             Route::Page(document) => {
                 let answer = self
                     .pages

@@ -96,7 +96,7 @@ pub fn make_when_due(
     let Step::Make(times) = rotation.step(&PlannedKey::all(&keys), &[], now) else {
         return Ok(None);
     };
-    let bits = keys.signing_key(now).map_or(KEY_SIZES[0], |key| successor_bits(key));
+    let bits = keys.signing_key(now.into()).map_or(KEY_SIZES[0], |key| successor_bits(key));
     let (key, document) = new_document(store.path(), bits, times)?;
     store.add(&key, &document)?;
     Ok(Some(key))
@@ -157,7 +157,7 @@ pub fn rotate(
     let ids = keys.iter().map(|key| key.key_id().to_owned());
     let names: Vec<_> = ids.zip(names).collect();
     let keys = KeySet::new(keys, *retention);
-    let signing = keys.signing_key(now).ok_or_else(|| {
+    let signing = keys.signing_key(now.into()).ok_or_else(|| {
         fault("holds no key to succeed: `grantd key generate` generates the first one".to_owned())
     })?;
     let later = keys.iter().filter(|key| key.times().signs_from > signing.times().signs_from);
@@ -328,7 +328,7 @@ pub fn retire(
     }
     let all: Vec<_> = files.iter().map(|(_, key)| key.times()).collect();
     let with_state = files.into_iter().map(|(file, key)| {
-        let state = key.times().state(&all, retention, now);
+        let state = key.times().state(&all, retention, now.into());
         (file, key, state)
     });
     let is_named = |key: &SigningKey| Some(key.key_id()) == key_id;

@@ -5,6 +5,7 @@ use jsonwebtoken::{Algorithm, Validation, decode, decode_header};
 use serde::{Deserialize, Serialize};
 
 use crate::keys::key_set::KeySet;
+use crate::keys::life::KeyTime;
 use crate::time::UnixTime;
 
 /// The claims of one of the issuer's own tokens, without the client's static claims. An optional
@@ -54,14 +55,14 @@ impl Audience {
     }
 }
 
-/// Verifies the RS256 signature of `token` with the keys that are published at `now`. Returns the
+/// Verifies the RS256 signature of `token` with the keys that are published at `at`. Returns the
 /// token's claims and the id of the key that signed the token; `None` if none of these keys signed
 /// it. Does not check the claims, such as the expiry time.
 ///
 /// If the header has a `kid`, only the key with that id is tried. If the header has no `kid`, as in
 /// the `vision` profile, every published key is tried. An `alg` other than RS256 is refused (RFC
 /// 8725, section 3.1). The rest of the header is ignored.
-pub fn verify<'k>(token: &str, keys: &'k KeySet, now: UnixTime) -> Option<(Claims, &'k str)> {
+pub fn verify<'k>(token: &str, keys: &'k KeySet, at: KeyTime) -> Option<(Claims, &'k str)> {
     let header = decode_header(token).ok()?;
     let mut validation = Validation::new(Algorithm::RS256);
     // The callers check the audience. They also check the expiry time, with the server's clock.
@@ -69,7 +70,7 @@ pub fn verify<'k>(token: &str, keys: &'k KeySet, now: UnixTime) -> Option<(Claim
     validation.validate_aud = false;
     validation.required_spec_claims.clear();
 
-    keys.published(now)
+    keys.published(at)
         .filter(|key| header.kid.as_ref().is_none_or(|kid| kid == key.key_id()))
         .find_map(|key| {
             let verified = decode(token, key.verifier(), &validation).ok()?;

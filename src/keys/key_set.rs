@@ -4,7 +4,7 @@ use std::sync::Arc;
 
 use serde_json::{Map, Value, json};
 
-use crate::keys::life::{self, KeyState, KeyTimes, Retention, Retirement};
+use crate::keys::life::{self, KeyState, KeyTime, KeyTimes, Retention, Retirement};
 use crate::keys::signing_key::SigningKey;
 use crate::signing::private_key::PrivateKey;
 use crate::time::UnixTime;
@@ -68,12 +68,12 @@ impl KeySet {
         Self { keys, retention }
     }
 
-    /// Returns the key that signs at `now`: the key with the latest `signs_from` that is not after
-    /// `now` or, if all are after `now`, the key with the earliest. `None` if there is no key.
-    pub fn signing_key(&self, now: UnixTime) -> Option<&Arc<SigningKey>> {
-        let times = self.keys.iter().map(|key| key.times().signs_from);
-        let since = life::signs_since(times, now)?;
-        let keys = self.keys.iter().filter(|key| key.times().signs_from == since);
+    /// Returns the key that signs at `at`: the key with the latest `signs_from` that is not after
+    /// that time or, if all are after it, the key with the earliest. `None` if there is no key.
+    pub fn signing_key(&self, at: KeyTime) -> Option<&Arc<SigningKey>> {
+        let signs_from = |key: &Arc<SigningKey>| self.times_of(key, at).signs_from;
+        let since = life::signs_since(self.keys.iter().map(signs_from), at.now)?;
+        let keys = self.keys.iter().filter(|key| signs_from(key) == since);
         keys.max_by_key(|key| key.key_id())
     }
 
@@ -87,31 +87,30 @@ impl KeySet {
         self.keys.iter().map(|key| &**key.private_key())
     }
 
-    /// Iterates over all keys, each with its state at `now`.
-    pub fn states(&self, now: UnixTime) -> impl Iterator<Item = (&SigningKey, KeyState)> {
-        let all = self.times();
-        self.keys.iter().map(move |key| (&**key, key.times().state(&all, &self.retention, now)))
+    /// Iterates over all keys, each with its state at `at`.
+    pub fn states(&self, at: KeyTime) -> impl Iterator<Item = (&SigningKey, KeyState)> {
+        let all = self.times(at);
+        let state = move |key| self.times_of(key, at).state(&all, &self.retention, at);
+        self.keys.iter().map(move |key| (&**key, state(key)))
     }
 
-    /// Iterates over the keys that are published at `now`: all that are not [`KeyState::Gone`].
-    pub fn published(&self, now: UnixTime) -> impl Iterator<Item = &SigningKey> {
-        let published = self.states(now).filter(|(_, state)| *state != KeyState::Gone);
+    /// Iterates over the keys that are published at `at`: all that are not [`KeyState::Gone`].
+    pub fn published(&self, at: KeyTime) -> impl Iterator<Item = &SigningKey> {
+        let published = self.states(at).filter(|(_, state)| *state != KeyState::Gone);
         published.map(|(key, _)| key)
     }
 
-    /// Whether the key with this id is published at `now`.
-    pub fn is_published(&self, key_id: &str, now: UnixTime) -> bool {
-        self.published(now).any(|key| key.key_id() == key_id)
+    /// Whether the key with this id is published at `at`.
+    pub fn is_published(&self, key_id: &str, at: KeyTime) -> bool {
+        self.published(at).any(|key| key.key_id() == key_id)
     }
 
-    /// Describes each key and its state at `now` for operators.
-    pub fn describe(
-        &self,
-        now: UnixTime,
-    ) -> impl Iterator<Item = (&SigningKey, Map<String, Value>)> {
-        let all = self.times();
-        self.states(now).map(move |(key, state)| {
-            let KeyTimes { published_at, signs_from } = key.times();
+    /// Describes each key and its state at `at` for operators.
+    pub fn describe(&self, at: KeyTime) -> impl Iterator<Item = (&SigningKey, Map<String, Value>)> {
+        let all = self.times(at);
+        self.states(at).map(move |(key, state)| {
+            let times = self.times_of(key, at);
+            let KeyTimes { published_at, signs_from } = times;
             let mut described = Map::new();
             let mut say = |name: &str, value: Value| described.insert(name.to_owned(), value);
             say("kid", key.key_id().into());
@@ -119,7 +118,7 @@ impl KeySet {
             say("state", state.to_string().into());
             say("published_at", published_at.0.into());
             say("signs_from", signs_from.0.into());
-            if let Some(end) = key.times().retirement(&all, &self.retention) {
+            if let Some(end) = times.retirement(&all, &self.retention) {
                 let Retirement { retires_at, gone_at } = end;
                 say("retires_at", retires_at.0.into());
                 say("gone_at", gone_at.0.into());
@@ -128,14 +127,20 @@ impl KeySet {
         })
     }
 
-    fn times(&self) -> Vec<KeyTimes> {
-        self.keys.iter().map(|key| key.times()).collect()
+    fn times(&self, at: KeyTime) -> Vec<KeyTimes> {
+        self.keys.iter().map(|key| self.times_of(key, at)).collect()
     }
 
-    /// Returns the keys that are published at `now` as a JWK Set document.
-    pub fn to_jwks(&self, now: UnixTime) -> String {
+    /// The times of a key as they count at `at`. A key that replaces leaked ones is never held back.
+    fn times_of(&self, key: &SigningKey, at: KeyTime) -> KeyTimes {
+        let times = key.times();
+        if key.is_immediate() { times } else { self.retention.seen(times, at) }
+    }
+
+    /// Returns the keys that are published at `at` as a JWK Set document.
+    pub fn to_jwks(&self, at: KeyTime) -> String {
         let keys: Vec<_> = self
-            .published(now)
+            .published(at)
             .map(|key| {
                 let (n, e) = (key.private_key.modulus(), key.private_key.exponent());
                 json!({
@@ -168,7 +173,7 @@ mod tests {
 
     /// The `signs_from` of the key that signs at `now`.
     fn signs_at(keys: &KeySet, now: u64) -> u64 {
-        keys.signing_key(UnixTime(now)).unwrap().times.signs_from.0
+        keys.signing_key(UnixTime(now).into()).unwrap().times.signs_from.0
     }
 
     const RETENTION: Retention = Retention { jwks_max_age: 300, token_lifetime: 3600 };
@@ -196,6 +201,36 @@ mod tests {
             assert_eq!(signs_at(&again, 3_000), signs_from);
             assert!(Arc::ptr_eq(&again.keys[0].private_key, &keys.keys[0].private_key));
         }
+    }
+
+    #[test]
+    fn a_server_that_may_not_know_of_a_postponement_holds_a_key_back_and_keeps_its_predecessor() {
+        let keys = [1_000, 5_000].map(|from| read(&document(), from));
+        let ids = keys.each_ref().map(|key| key.key_id().to_owned());
+        let of = |keys: &KeySet, known, now| {
+            let at = KeyTime { now: UnixTime(now), known: UnixTime(known) };
+            (keys.signing_key(at).unwrap().times.signs_from.0, keys.published(at).count())
+        };
+        let keys = KeySet::new(keys.into(), RETENTION);
+        for (known, now, expected) in [
+            (4_999, 4_999, (1_000, 2)),
+            (4_999, 5_000, (1_000, 2)),
+            (5_000, 5_001, (5_000, 2)),
+            // A token that is signed with the old key at the last moment can still be verified.
+            (4_999, 6_799, (1_000, 2)),
+            (4_999, 6_800, (5_000, 2)),
+            (4_999, 1_000_000, (5_000, 2)),
+            (8_899, 1_000_000, (5_000, 2)),
+            (8_900, 1_000_000, (5_000, 1)),
+        ] {
+            assert_eq!(of(&keys, known, now), expected, "{known} {now}");
+        }
+        let at = KeyTime { now: UnixTime(1_000_000), known: UnixTime(4_999) };
+        assert!(ids.iter().all(|id| keys.is_published(id, at)));
+        // A key that replaces a leaked one waits for no server.
+        let [old, new] = [1_000, 5_000].map(|from| read(&document(), from));
+        let keys = KeySet::new(vec![old, new.immediately()], RETENTION);
+        assert_eq!(of(&keys, 4_999, 5_000).0, 5_000);
     }
 
     #[test]

@@ -29,7 +29,32 @@ pub struct Retention {
     pub token_lifetime: u64,
 }
 
+/// The time for which a server judges its keys.
+#[derive(Clone, Copy, Debug, PartialEq, Eq)]
+pub struct KeyTime {
+    /// The present time.
+    pub now: UnixTime,
+    /// The time up to which the server knows all changes of the keys: `now`, or earlier if it shares
+    /// them with others and does not reach the store.
+    pub known: UnixTime,
+}
+
+impl From<UnixTime> for KeyTime {
+    fn from(now: UnixTime) -> Self {
+        Self { now, known: now }
+    }
+}
+
 impl Retention {
+    /// Returns the times of a key as a server sees them at `at`. A server that may not know that the
+    /// key was postponed holds it back for as long as tokens of the predecessor can surely be verified
+    /// at the others.
+    pub fn seen(&self, times: KeyTimes, at: KeyTime) -> KeyTimes {
+        let is_uncertain = at.known < times.signs_from && times.signs_from <= at.now;
+        let held_back = if is_uncertain { self.token_lifetime / 2 } else { 0 };
+        KeyTimes { signs_from: times.signs_from + held_back, ..times }
+    }
+
     /// Returns the larger of the two values for each field.
     pub fn max(self, other: Self) -> Self {
         Self {
@@ -110,18 +135,20 @@ impl fmt::Display for KeyState {
 }
 
 impl KeyTimes {
-    /// Returns the key's state at `now`. `all` are the times of all keys of the same issuer,
+    /// Returns the key's state at `at`. `all` are the times of all keys of the same issuer,
     /// including the times of this key.
     ///
     /// A signing key without a successor signs indefinitely, so that a forgotten rotation does not
-    /// cause an outage.
-    pub fn state(&self, all: &[Self], retention: &Retention, now: UnixTime) -> KeyState {
+    /// cause an outage. A key is not gone before the server knows that its successor was not
+    /// postponed: others may still sign with it.
+    pub fn state(&self, all: &[Self], retention: &Retention, at: KeyTime) -> KeyState {
+        let KeyTime { now, known } = at;
         let signs_since = signs_since(all.iter().map(|key| key.signs_from), now);
         if self.signs_from > now && Some(self.signs_from) != signs_since {
             return KeyState::Published;
         }
         match self.retirement(all, retention) {
-            Some(retirement) if retirement.gone_at <= now => KeyState::Gone,
+            Some(retirement) if retirement.gone_at <= now.min(known) => KeyState::Gone,
             Some(retirement) if retirement.retires_at <= now => KeyState::Retiring,
             _ => KeyState::Signing,
         }
@@ -146,6 +173,10 @@ mod tests {
 
     const RETENTION: Retention = Retention { jwks_max_age: 300, token_lifetime: 3600 };
 
+    fn state_of(key: KeyTimes, all: &[KeyTimes], now: u64) -> KeyState {
+        key.state(all, &RETENTION, UnixTime(now).into())
+    }
+
     #[test]
     fn state_and_retirement_follow_from_the_clock_and_the_successor() {
         let [first, second] = [1_000, 20_000].map(at);
@@ -167,7 +198,7 @@ mod tests {
             (third, 30_600, KeyState::Signing),
             (third, u64::MAX, KeyState::Signing),
         ] {
-            assert_eq!(key.state(&all, &RETENTION, UnixTime(now)), state, "{key:?} at {now}");
+            assert_eq!(state_of(key, &all, now), state, "{key:?} at {now}");
         }
     }
 
@@ -176,14 +207,13 @@ mod tests {
         let [key, last] = [0, u64::MAX].map(at);
         let retirement = key.retirement(&[key, last], &RETENTION).unwrap();
         assert_eq!((retirement.retires_at.0, retirement.gone_at.0), (u64::MAX, u64::MAX));
-        assert_eq!(key.state(&[key, last], &RETENTION, UnixTime(u64::MAX - 1)), KeyState::Signing);
+        assert_eq!(state_of(key, &[key, last], u64::MAX - 1), KeyState::Signing);
     }
 
     #[test]
     fn if_the_clock_is_before_every_key_the_earliest_signs() {
         let [first, second] = [1_000, 2_000].map(at);
-        let states =
-            |now| [first, second].map(|key| key.state(&[second, first], &RETENTION, UnixTime(now)));
+        let states = |now| [first, second].map(|key| state_of(key, &[second, first], now));
         assert_eq!(states(999), [KeyState::Signing, KeyState::Published]);
         assert_eq!(states(0), [KeyState::Signing, KeyState::Published]);
         assert_eq!(signs_since([].into_iter(), UnixTime(0)), None);
@@ -194,7 +224,7 @@ mod tests {
         let first = at(10_000);
         let made = RETENTION.publish_beside(&[first], UnixTime(1_000));
         assert_eq!((made.published_at.0, made.signs_from.0), (1_000, 10_001));
-        assert_eq!(made.state(&[first, made], &RETENTION, UnixTime(1_600)), KeyState::Published);
+        assert_eq!(state_of(made, &[first, made], 1_600), KeyState::Published);
         // If the clock was not set back, the new key waits only until cached key sets have expired.
         assert_eq!(
             RETENTION.publish_beside(&[first], UnixTime(10_000)),

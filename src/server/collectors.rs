@@ -9,14 +9,13 @@ use prometheus::proto::MetricType::{self, COUNTER, GAUGE};
 use crate::endpoint::Context;
 use crate::guard::throttle::budgets::Spent;
 use crate::keys::key_set::KeySet;
-use crate::keys::life::KeyState;
+use crate::keys::life::{KeyState, KeyTime};
 use crate::keys::signing_key::SigningKey;
 use crate::state::store_health::StoreHealth;
 use crate::tally::Tally;
 use crate::telemetry::log_queue::LogQueue;
 use crate::telemetry::metrics::VERSION;
 use crate::telemetry::pulled::Each;
-use crate::time::UnixTime;
 
 /// Registers the metrics of the parts of `context`. `signer` names the signing backend.
 pub(super) fn register(context: &Arc<Context>, signer: String) {
@@ -75,7 +74,7 @@ const METRICS: [Metric; 28] = [
         &["kid", "state"],
         |context, each| {
             let now = context.clock.now();
-            for (key, state) in shown(&context.snapshot().keys, now) {
+            for (key, state) in shown(&context.snapshot().keys, context.key_time(now)) {
                 let age = now.since(key.times().published_at);
                 each(&[key.key_id(), &state.to_string()], age);
             }
@@ -89,7 +88,8 @@ const METRICS: [Metric; 28] = [
         |context, each| {
             let now = context.clock.now();
             let snapshot = context.snapshot();
-            let published = shown(&snapshot.keys, now).filter(|it| it.1 == KeyState::Published);
+            let published = shown(&snapshot.keys, context.key_time(now))
+                .filter(|it| it.1 == KeyState::Published);
             let next = published.map(|(key, _)| key.times().signs_from).min();
             each(&[], next.map_or(0, |from| from.since(now)));
         },
@@ -108,7 +108,7 @@ const METRICS: [Metric; 28] = [
         "Answers with a key set that contains the key.",
         &["kid"],
         |context, each| {
-            for (key, _) in shown(&context.snapshot().keys, context.clock.now()) {
+            for (key, _) in shown(&context.snapshot().keys, context.key_time(context.clock.now())) {
                 each(&[key.key_id()], key.fetches().count());
             }
         },
@@ -120,7 +120,7 @@ const METRICS: [Metric; 28] = [
         &[],
         |context, each| {
             let now = context.clock.now();
-            if let Some(key) = context.snapshot().keys.signing_key(now) {
+            if let Some(key) = context.snapshot().keys.signing_key(context.key_time(now)) {
                 each(&[], now.since(key.times().signs_from));
             }
         },
@@ -281,9 +281,9 @@ fn of_store(
     context.store.as_ref().map_or(without, |store| value(store, context.clock.instant()))
 }
 
-/// Returns each key that is not gone at `now`, with its state.
-fn shown(keys: &KeySet, now: UnixTime) -> impl Iterator<Item = (&SigningKey, KeyState)> {
-    keys.states(now).filter(|(_, state)| *state != KeyState::Gone)
+/// Returns each key that is not gone at `at`, with its state.
+fn shown(keys: &KeySet, at: KeyTime) -> impl Iterator<Item = (&SigningKey, KeyState)> {
+    keys.states(at).filter(|(_, state)| *state != KeyState::Gone)
 }
 
 /// Passes on the client and label of each secret that was used, with its uses.

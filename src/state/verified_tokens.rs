@@ -12,8 +12,8 @@ use ring::digest::{SHA256, digest};
 use crate::cache::{Cache, Hash};
 use crate::keys::jwt::{self, Claims};
 use crate::keys::key_set::KeySet;
+use crate::keys::life::KeyTime;
 use crate::state::revocations::RevocationKey;
-use crate::time::UnixTime;
 
 /// A token that was signed by one of this server's keys.
 #[derive(Debug)]
@@ -32,15 +32,15 @@ pub struct VerifiedToken {
 pub struct VerifiedTokens(Cache<VerifiedToken>);
 
 impl VerifiedTokens {
-    /// Verifies the signature of `token` with the keys that are published at `now`. `None` if none
+    /// Verifies the signature of `token` with the keys that are published at `at`. `None` if none
     /// of these keys signed the token.
-    pub fn verify(&self, token: &str, keys: &KeySet, now: UnixTime) -> Option<Arc<VerifiedToken>> {
+    pub fn verify(&self, token: &str, keys: &KeySet, at: KeyTime) -> Option<Arc<VerifiedToken>> {
         let mut hash = Hash::default();
         hash.copy_from_slice(digest(&SHA256, token.as_bytes()).as_ref());
         if let Some(known) = self.0.get(&hash) {
-            return keys.is_published(&known.key_id, now).then_some(known);
+            return keys.is_published(&known.key_id, at).then_some(known);
         }
-        let (claims, key_id) = jwt::verify(token, keys, now)?;
+        let (claims, key_id) = jwt::verify(token, keys, at)?;
         let revocation_key = RevocationKey::of(token.as_bytes(), claims.jti.as_deref());
         let verified = Arc::new(VerifiedToken { claims, key_id: key_id.into(), revocation_key });
         if token.len() <= MAX_TOKEN_BYTES {
