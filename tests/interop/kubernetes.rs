@@ -82,7 +82,7 @@ fn render(commands: &str, directory: &str) -> String {
         fs::copy(&file, copy.join(file.file_name().unwrap())).unwrap();
     }
     // The files that an operator has made before.
-    for name in ["master.key", "pgpass", "database-ca.pem"] {
+    for name in ["master.key", "pgpass", "database-ca.pem", "admin-token"] {
         fs::write(at(name), format!("{name}\n")).unwrap();
     }
     let kubectl = succeed(Command::new("sh").args(["-c", "command -v kubectl"]));

@@ -34,21 +34,19 @@ impl Vault {
     fn of(databases: &Databases) -> Self {
         let vault = Self { directory: own_directory() };
         for script in ["backup", "restore"] {
-            fs::copy(shipped("cluster").join(script), vault.path(script)).unwrap();
+            let installed = vault.path(&format!("grantd-{script}"));
+            fs::copy(shipped("cluster").join(script), installed).unwrap();
         }
         for file in ["database-ca.pem", "master.key"] {
             fs::copy(databases.office.path(file), vault.path(file)).unwrap();
         }
-        let (owner, replica) = (Role::Owner, REPLICA);
-        let line = format!(
-            "*:*:*:{}:{}\n*:*:*:{}:{}\n",
-            owner.name(),
-            owner.password(),
-            replica.0,
-            replica.1
-        );
-        fs::write(vault.path("pgpass"), line).unwrap();
-        set_mode(&vault.path("pgpass"), 0o600);
+        let owner = (Role::Owner.name(), Role::Owner.password());
+        for (file, database, (role, password)) in
+            [("owner.pgpass", "grantd", owner), ("replica.pgpass", "replication", REPLICA)]
+        {
+            fs::write(vault.path(file), format!("*:*:{database}:{role}:{password}\n")).unwrap();
+            set_mode(&vault.path(file), 0o600);
+        }
         for file in fs::read_dir(vault.directory.path()).unwrap() {
             give_to_owner(&file.unwrap().path());
         }
@@ -66,30 +64,33 @@ impl Vault {
 
     /// Returns the commands below a heading, with the backups in this directory.
     fn commands<const N: usize>(&self, heading: &str, data: Option<&str>) -> [String; N] {
-        let backups = self.directory.path().to_str().unwrap();
-        let data = data.map(|data| ("/var/lib/postgresql/15/main", data));
-        let edits: Vec<_> = [("/var/backups", backups)].into_iter().chain(data).collect();
+        let mut edits = vec![("/var/backups", self.directory.path().to_str().unwrap())];
+        edits.extend(data.map(|data| ("/var/lib/postgresql/15/main", data)));
+        if heading == "Backup" {
+            edits.push(("PGHOST=db1.example", "PGHOST=localhost"));
+        }
         commands(heading, &edits).try_into().unwrap()
     }
 
-    /// Returns a shell in which libpq finds `server` and the password of `role`.
-    fn shell(&self, server: &Postgres, role: &str, script: &str) -> Command {
+    /// Returns `commands` after the variables with which a dump is made.
+    fn after_variables(&self, commands: &str) -> String {
+        let [dump, _] = self.commands("Backup", None);
+        let lines = dump.lines().filter(|line| line.starts_with("export "));
+        lines.chain([commands]).collect::<Vec<_>>().join("\n")
+    }
+
+    /// Returns a shell in which libpq finds the port of `server`.
+    fn shell(&self, server: &Postgres, script: &str) -> Command {
         let mut shell = shell(script);
         let here = self.directory.path().display();
         let path = format!("{here}:{}:{PROGRAMS}:/usr/bin:/bin", binaries().display());
         let url = format!(
-            "postgres://{}@localhost:{}/{DATABASE}?sslmode=verify-full&passfile={here}/pgpass",
+            "postgres://{}@localhost:{}/{DATABASE}?sslmode=verify-full&passfile={here}/owner.pgpass",
             Role::Owner.name(),
             server.port
         );
         shell.env_clear().env("PATH", path).env("PGPORT", server.port.to_string());
-        shell.envs([("PGHOST", "localhost"), ("PGUSER", role), ("PGSSLMODE", "verify-full")]);
-        if role == Role::Owner.name() {
-            shell.env("PGDATABASE", DATABASE);
-        }
         for (variable, file) in [
-            ("PGPASSFILE", "pgpass"),
-            ("PGSSLROOTCERT", "database-ca.pem"),
             ("GRANTD_STORE__CA_FILE", "database-ca.pem"),
             ("GRANTD_STORE__MASTER_KEY_FILE", "master.key"),
         ] {
@@ -99,8 +100,8 @@ impl Vault {
         as_owner(shell, self.directory.path())
     }
 
-    fn run(&self, server: &Postgres, role: &str, script: &str) -> Ended {
-        run(self.shell(server, role, script))
+    fn run(&self, server: &Postgres, script: &str) -> Ended {
+        run(self.shell(server, script))
     }
 }
 
@@ -112,7 +113,6 @@ fn a_restored_dump_brings_back_clients_and_no_revoked_token() {
     let databases = Databases::start();
     let Databases { primary, standby, office } = &databases;
     let vault = Vault::of(&databases);
-    let owner = Role::Owner.name();
     put(primary, &client_json("kept", &json!({})));
     put(primary, &asserting(&signer));
     let url = databases.url(Role::Node, [primary.port, standby.port]);
@@ -125,12 +125,13 @@ fn a_restored_dump_brings_back_clients_and_no_revoked_token() {
 
     let [dump, _] = vault.commands("Backup", None);
     let before = vault.files();
-    assert_ne!(vault.run(standby, REPLICA.0, &dump).code, Some(0));
+    let cut_off = dump.replace("PGHOST=localhost", "PGHOST=127.0.0.2");
+    assert_ne!(vault.run(standby, &cut_off).code, Some(0));
     assert_eq!(vault.files(), before, "a dump that fails leaves nothing");
-    vault.run(standby, owner, &dump).assert_fine();
+    vault.run(standby, &dump).assert_fine();
     let file = vault.path("grantd.dump");
     assert_eq!(fs::metadata(&file).unwrap().permissions(), mode_600());
-    let again = vault.run(primary, owner, &dump);
+    let again = vault.run(primary, &dump);
     again.assert_error(1, &["backup: ", "exists already"]);
     let later = client_json("later", &json!({}));
     put(primary, &later);
@@ -140,11 +141,12 @@ fn a_restored_dump_brings_back_clients_and_no_revoked_token() {
     wait_until(|| at.iter().all(|at| ask(*at, "later", &secret_of("later")).status == 200));
 
     // A schema is never overwritten.
-    let restore = format!("restore {}", file.display());
-    let refused = vault.run(primary, owner, &restore);
+    let restore = vault.after_variables(&format!("grantd-restore {}", file.display()));
+    let refused = vault.run(primary, &restore);
     refused.assert_error(1, &["the database has a schema grantd"]);
-    let [restore, _, _] = vault.commands("Restore", Some("unused"));
-    assert!(vault.run(primary, owner, &restore).assert_fine().contains("\"clients\":3"));
+    let [restore, drop, _, _] = vault.commands("Restore", Some("unused"));
+    let [restore, drop] = [restore, drop].map(|script| vault.after_variables(&script));
+    assert!(vault.run(primary, &restore).assert_fine().contains("\"clients\":3"));
     for at in &at {
         wait_until(|| ask(*at, "later", &secret_of("later")).status == 400);
         assert_eq!(ask(*at, "kept", &secret_of("kept")).status, 200);
@@ -154,6 +156,10 @@ fn a_restored_dump_brings_back_clients_and_no_revoked_token() {
     nodes.iter().for_each(|node| wait_until_ready(&node.program));
     wait_until(|| primary.psql("select count(*) from grantd.revocation") == "1");
     assert_eq!(primary.psql("select count(*) from grantd_before.client"), "4");
+    assert_eq!(vault.run(primary, &drop).code, Some(0));
+    assert_eq!(primary.psql("select to_regnamespace('grantd_before') is null"), "t");
+    assert_eq!(ask(at[0], "kept", &secret_of("kept")).status, 200);
+    assert_revoked(&revoke(at[0], "kept", &token_of(at[0], "kept")));
 }
 
 fn mode_600() -> fs::Permissions {
@@ -168,7 +174,7 @@ fn a_restored_base_backup_is_a_primary_that_the_nodes_use() {
     let vault = Vault::of(&databases);
     put(&databases.primary, &client_json("kept", &json!({})));
     let [_, base] = vault.commands("Backup", None);
-    vault.run(&databases.primary, REPLICA.0, &base).assert_fine();
+    vault.run(&databases.primary, &base).assert_fine();
     let url = databases.url(Role::Node, [databases.primary.port; 2]);
     let node = Node::start(&url, Some(&databases.office));
     let at = node.program.address;
@@ -179,9 +185,9 @@ fn a_restored_base_backup_is_a_primary_that_the_nodes_use() {
 
     databases.primary.stop(Stop::Fast);
     let mut restored = databases.primary.copied_by(|data| {
-        let [_, unpack, _] = vault.commands("Restore", Some(data.to_str().unwrap()));
-        let unpack = format!("mkdir -m 0700 {0} {0}/pg_wal; {unpack}", data.display());
-        vault.shell(&databases.primary, REPLICA.0, &unpack)
+        let [_, _, unpack, _] = vault.commands("Restore", Some(data.to_str().unwrap()));
+        let unpack = format!("mkdir -m 0700 {}; {unpack}", data.display());
+        vault.shell(&databases.primary, &unpack)
     });
     restored.port = databases.primary.port;
     restored.start_again();
@@ -189,7 +195,7 @@ fn a_restored_base_backup_is_a_primary_that_the_nodes_use() {
     wait_until_ready(&node.program);
     assert!(!is_active(at, "kept", &token));
     wait_until(|| restored.psql("select count(*) from grantd.revocation") == "1");
-    let [_, _, reset] = vault.commands("Restore", Some("unused"));
+    let [_, _, _, reset] = vault.commands("Restore", Some("unused"));
     succeed(restored.administer(&mut shell(&reset)));
     let set = "select count(*) from pg_file_settings where name = 'restore_command'";
     assert_eq!(restored.psql(set), "0");

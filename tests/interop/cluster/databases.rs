@@ -181,15 +181,22 @@ impl Databases {
         [&self.primary, &self.standby].map(|server| PgBouncer::shipped(server, &users))
     }
 
-    /// Returns the command of a failover on the standby, in which `stop` stops the old primary.
-    fn failover(&self, stop: &str) -> Command {
+    /// Returns the command of a failover on the standby, in which `stop` stops the old primary. It is
+    /// waited for `patience` seconds, or for as long as the shipped program does.
+    fn failover(&self, stop: &str, patience: Option<u8>) -> Command {
         let programs = own_directory();
         let program = programs.path().join("grantd-failover");
         fs::copy(shipped("cluster/failover"), &program).unwrap();
+        if let Some(seconds) = patience {
+            let (text, shipped) = (text_of("cluster/failover"), "\npatience=30\n");
+            assert!(text.contains(shipped), "{text}");
+            let shorter = text.replace(shipped, &format!("\npatience={seconds}\n"));
+            fs::write(&program, shorter).unwrap();
+        }
         give_to_owner(&program);
         let edits = [
             ("grantd-failover", program.to_str().unwrap()),
-            ("ssh db1.example sudo systemctl disable --now postgresql", stop),
+            ("ssh db1.example sudo systemctl disable --now postgresql postgresql@15-main", stop),
         ];
         let [script] = commands("Failover", &edits).try_into().unwrap();
         let mut shell = shell(&script);
@@ -242,7 +249,7 @@ fn the_drill_of_a_failover_loses_no_secret_grant_and_no_revocation_and_accepts_n
         assert_revoked(&revoke(nodes[1].program.address, "steady", &token));
 
         let refused = |stop: &str, says: &str| {
-            let ended = run(databases.failover(stop));
+            let ended = run(databases.failover(stop, Some(1)));
             assert_eq!(ended.code, Some(1), "{ended:?}");
             assert!(ended.stderr.contains(says), "{ended:?}");
             assert_eq!(standby.psql("select pg_is_in_recovery()"), "t");
@@ -252,13 +259,17 @@ fn the_drill_of_a_failover_loses_no_secret_grant_and_no_revocation_and_accepts_n
             "true",
             &format!("the old primary still answers at localhost:{}: not promoted", primary.port),
         );
-        let stop_it = format!("pg_ctl --pgdata={} --mode=immediate stop", primary.data().display());
+        // The command ends before the old primary does.
+        let stop_it = format!(
+            "(sleep 2; pg_ctl --pgdata={} --mode=immediate stop) >/dev/null 2>&1 &",
+            primary.data().display()
+        );
         let epoch = nodes[0].program.metric("grantd_store_epoch ");
-        let ended = run(databases.failover(&stop_it));
+        let ended = run(databases.failover(&stop_it, None));
         assert_eq!((ended.code, &*ended.stderr), (Some(0), ""), "{ended:?}");
         assert!(ended.stdout.contains("failover: promoted, on timeline 00000002"), "{ended:?}");
         // Once more, it is no standby.
-        let again = run(databases.failover("false"));
+        let again = run(databases.failover("false", None));
         assert!(again.stderr.contains("is no standby"), "{again:?}");
 
         for node in &nodes {

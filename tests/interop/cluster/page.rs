@@ -44,7 +44,7 @@ fn every_command_of_the_page_is_run_by_a_test() {
         ("PgBouncer", 1),
         ("nginx", 1),
         ("Backup", 2),
-        ("Restore", 3),
+        ("Restore", 4),
         ("Failover", 1),
         ("Master key lost", 1),
     ];
@@ -79,7 +79,7 @@ fn nginx_gets_the_nodes_in_place_of_the_one_server() {
     fs::copy(shipped("nginx/grantd.conf"), &site).unwrap();
     let here = format!("{}/", etc.path().display());
     // The harness of the tests starts nginx with the two files.
-    let edits = [("/etc/nginx/", &*here), ("nginx -t", "true")];
+    let edits = [("/etc/nginx/", &*here), ("nginx -t", "true"), ("systemctl reload nginx", "true")];
     let [script] = commands("nginx", &edits).try_into().unwrap();
     succeed(shell(&script).current_dir(shipped("cluster")));
     assert_eq!(fs::read_to_string(site).unwrap(), without_upstream(&text_of("nginx/grantd.conf")));
