@@ -13,6 +13,7 @@ pub mod lifetimes;
 mod lost;
 pub mod node;
 mod password;
+mod position;
 pub mod rekey;
 mod resync;
 mod revocations;

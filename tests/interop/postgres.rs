@@ -12,6 +12,7 @@ mod moving;
 pub(crate) mod nodes;
 mod once;
 mod rotation;
+mod secret_uses;
 mod snapshot;
 pub(crate) mod store;
 

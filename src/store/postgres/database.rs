@@ -4,6 +4,8 @@
 //! has one connection for each of its threads that need one, and a command has one. The statements
 //! are unnamed and set nothing in the session, so a PgBouncer in transaction mode may stand between.
 
+mod transaction;
+
 use std::cell::Cell;
 use std::future::Future;
 use std::panic::{AssertUnwindSafe, catch_unwind};
@@ -16,12 +18,12 @@ use std::time::{Duration, Instant};
 use futures_util::TryStreamExt as _;
 use tokio::runtime::{Builder, Runtime};
 use tokio::time::timeout;
-use tokio_postgres::error::SqlState;
 pub use tokio_postgres::types::{FromSql, ToSql, Type};
 
 use crate::clock::Clock;
 use crate::config::StoreSettings;
 use crate::fault::Fault;
+pub use crate::store::postgres::database::transaction::Transaction;
 use crate::store::postgres::dial::{Connection, Target};
 use crate::store::postgres::failure::{About, Failure, FailureKind, store_name};
 pub use crate::store::postgres::row::Row;
@@ -393,72 +395,6 @@ impl Drop for Database {
             // A look-up of a host's name may still run.
             runtime.shutdown_background();
         }
-    }
-}
-
-/// A transaction, which ends with the function that it was passed to.
-pub struct Transaction<'d> {
-    database: &'d mut Database,
-    limit: Duration,
-    /// The first failure of a statement. PostgreSQL then refuses all further ones.
-    failed: Option<Failure>,
-}
-
-impl Transaction<'_> {
-    /// Runs one statement and returns its rows, as [`Database::query`] does.
-    ///
-    /// # Errors
-    ///
-    /// The [`Failure`]. The transaction will be rolled back.
-    pub fn query(&mut self, sql: &str, parameters: &[Parameter<'_>]) -> Result<Vec<Row>, Failure> {
-        let mut rows = Vec::new();
-        let done = self.database.run(sql, parameters, self.limit, SHORT, &mut |row| {
-            rows.push(row);
-            Ok(())
-        });
-        self.note(done).map(|()| rows)
-    }
-
-    /// Runs one statement, and passes each row to `each` as it arrives.
-    ///
-    /// # Errors
-    ///
-    /// The [`Failure`] of the statement or of `each`. The transaction will be rolled back.
-    pub fn for_each(
-        &mut self,
-        sql: &str,
-        parameters: &[Parameter<'_>],
-        mut each: impl FnMut(Row) -> Result<(), Failure>,
-    ) -> Result<(), Failure> {
-        let done = self.database.run(sql, parameters, self.limit, LONG, &mut each);
-        self.note(done)
-    }
-
-    /// Runs statements without parameters, separated by semicolons.
-    pub(super) fn run_script(&mut self, sql: &str) -> Result<(), Failure> {
-        let done = self.database.run_script(sql, self.limit);
-        self.note(done)
-    }
-
-    /// Whether the first failure of a statement was the error with this SQLSTATE.
-    pub(super) fn has_failed_with(&self, code: &SqlState) -> bool {
-        self.failed.as_ref().is_some_and(|failure| failure.is(code))
-    }
-
-    /// The name of the store.
-    pub fn store(&self) -> &Path {
-        self.database.name()
-    }
-
-    /// Returns the failure of an answer that lacks what it must have.
-    pub fn malformed(&self) -> Failure {
-        self.database.target.about().malformed("a result lacks a row")
-    }
-
-    fn note(&mut self, done: Result<(), Failure>) -> Result<(), Failure> {
-        done.inspect_err(|failure| {
-            self.failed.get_or_insert_with(|| failure.clone());
-        })
     }
 }
 

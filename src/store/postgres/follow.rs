@@ -27,12 +27,12 @@ use crate::state::key_rotation::KeyRotation;
 use crate::state::revocations::ledger::Shared;
 use crate::state::secret_uses::SecretUses;
 use crate::state::store_health::StoreHealth;
-use crate::store::postgres::birth;
 use crate::store::postgres::changed::Changed;
 use crate::store::postgres::database::{Database, REQUEST_LIMIT, Type};
 use crate::store::postgres::failure::Failure;
 use crate::store::postgres::lifetimes::{self, LifetimeRows};
 use crate::store::postgres::lost::Differences;
+use crate::store::postgres::position::Position;
 use crate::store::postgres::resync::resync_revoked;
 use crate::store::postgres::revocations::{self, Unpolled};
 use crate::store::postgres::rotation::{KeyRotator, Means, Serving};
@@ -41,7 +41,6 @@ use crate::store::postgres::seal::MasterKeys;
 use crate::store::postgres::secret_uses::SecretUseRows;
 use crate::store::postgres::snapshot_file::{Item, LONGEST_WAIT, SnapshotFile, Source};
 use crate::store::postgres::upkeep::Upkeep;
-use crate::time::UnixTime;
 
 /// Follows the store.
 pub struct Follower {
@@ -73,15 +72,6 @@ pub struct Follower {
     pub(super) drop_due: Instant,
 }
 
-/// How far the outbox was read: up to everything that the snapshot sees.
-#[derive(Clone, Debug)]
-pub(super) struct Position {
-    epoch: String,
-    snapshot: String,
-    /// When the epoch began.
-    since: UnixTime,
-}
-
 /// Puts what was read in force.
 pub struct Sink {
     /// Puts changes in force.
@@ -107,39 +97,6 @@ pub struct Keys {
 /// Puts changes of clients in force, all signing keys if they have changed, and lifetimes that were
 /// shortened.
 pub type Apply = dyn FnMut(Vec<Update>, Option<Keys>, Vec<lifetimes::Row>) + Send;
-
-impl Position {
-    /// Returns the position of a server that reads everything after this call. Begins an epoch if
-    /// there is none.
-    pub(super) fn begin(database: &mut Database) -> Result<Self, Failure> {
-        for is_born in [false, true] {
-            let rows = database.query(BEGIN, &[], REQUEST_LIMIT)?;
-            if let Some(row) = rows.first() {
-                let since = revocations::time(row.get(2)?);
-                let begun = Self { epoch: row.get(0)?, snapshot: row.get(1)?, since };
-                database.admit(&begun.epoch)?;
-                return Ok(begun);
-            }
-            if !is_born {
-                birth::write(database)?;
-            }
-        }
-        Err(birth::missing(database.name()))
-    }
-
-    /// Returns the store of this position. Its hosts are those of `known`.
-    pub(super) fn source(
-        &self,
-        database: &mut Database,
-        known: &Source,
-    ) -> Result<Source, Failure> {
-        let rows = database.query(SYSTEM, &[], REQUEST_LIMIT)?;
-        let system = rows.first().map_or(Ok(String::new()), |row| row.get(0))?;
-        let (epoch, since) = (self.epoch.clone(), self.since);
-        let timelines = database.timelines();
-        Ok(Source { system, epoch, since, timelines, ..known.clone() })
-    }
-}
 
 impl Follower {
     /// Starts the thread.
@@ -489,9 +446,6 @@ impl Stop {
     }
 }
 
-const BEGIN: &str = "select p.epoch, p.snapshot, floor(extract(epoch from p.since))::bigint \
-                     from grantd.poll(pg_current_snapshot()::text) p limit 1";
-const SYSTEM: &str = "select s.system_identifier::text from pg_control_system() s";
 const POLL: &str = "select p.epoch, p.snapshot, p.is_pruned, \
                     floor(extract(epoch from p.since))::bigint, p.kind, p.name \
                     from grantd.poll($1) p";
