@@ -20,7 +20,7 @@ use crate::random::Random;
 use crate::registry::clients::Registry;
 use crate::state::revocations::ledger::Shared;
 use crate::store::postgres::database::{Database, REQUEST_LIMIT, Type};
-use crate::store::postgres::failure::{Failure, FailureKind};
+use crate::store::postgres::failure::{Failure, FailureKind, clean};
 use crate::store::postgres::lifetimes;
 use crate::store::postgres::lost::Recalled;
 use crate::store::postgres::position::Position;
@@ -48,6 +48,15 @@ pub(super) struct Known {
     pub(super) source: Source,
     /// If the store is away: the age of what is known, and why it is away.
     pub(super) away: Option<(Duration, String)>,
+}
+
+/// The signing keys at the start of a server.
+struct Keys {
+    keys: Vec<SigningKey>,
+    /// The ids of all rows that are not retired.
+    ids: HashSet<String>,
+    /// The fault of a row.
+    fault: Option<String>,
 }
 
 /// Why the store was not read.
@@ -150,26 +159,8 @@ impl Start<'_> {
         snapshot_file.begin(source.clone());
         snapshot_file.set_decoy_key(sealed_decoy_key);
         resync_revoked(database, &shared, snapshot_file, now)?;
-        let sealed = rows::sealed_keys(database)?;
-        let (keys, faults) = rows::open_keys(database.name(), master_keys, &sealed);
-        let key_ids: HashSet<_> = sealed.sealed.iter().map(|(id, _)| id.clone()).collect();
-        let (sealed, faulty) = rows::divide(sealed.sealed, &keys);
-        // Without these keys, this server would sign with another one than the others for as long as
-        // it runs, if a master key is missing here. A row that no server has written, or that was
-        // damaged, must not keep all servers from starting.
-        let ids = master_keys.ids();
-        let is_missing = |(_, sealed): &SealedKey| {
-            MasterKeys::id_in(sealed).is_some_and(|id| !ids.contains(&id))
-        };
-        let can_sign = keys.iter().any(|key| key.times().signs_from <= now);
-        if !faults.is_empty() && (!can_sign || faulty.iter().any(is_missing)) {
-            return Err(Unread::Unusable(faults));
-        }
-        for fault in &faults {
-            error!(%fault, "this signing key is not used");
-        }
-        let key_fault = faults.first().map(ToString::to_string);
-        snapshot_file.add_keys(sealed, &[]);
+        let Keys { keys, ids: key_ids, fault: key_fault } = self.keys(path, &source, now)?;
+        let Self { database, snapshot_file, .. } = self;
         let (clients, faulty) = rows::registry(database, &mut |id, entry| {
             snapshot_file.add(&Item::Client(id, entry));
             if let Some(recalled) = &mut recalled {
@@ -192,6 +183,46 @@ impl Start<'_> {
             source,
             away: None,
         })
+    }
+
+    /// Reads the signing keys. Of those that have a fault, takes the previous versions from the
+    /// snapshot in `path`: the servers that run keep them, too, and will sign with them.
+    fn keys(
+        &mut self,
+        path: Option<&Path>,
+        source: &Source,
+        now: UnixTime,
+    ) -> Result<Keys, Unread> {
+        let Self { database, master_keys, snapshot_file, .. } = self;
+        let sealed = rows::sealed_keys(database)?;
+        let (mut keys, faults) = rows::open_keys(database.name(), master_keys, &sealed);
+        let ids = sealed.sealed.iter().map(|(id, _)| id.clone()).collect();
+        let (mut sealed, mut faulty) = rows::divide(sealed.sealed, &keys);
+        if let Some(path) = path.filter(|_| !faulty.is_empty()) {
+            let (kept, previous) = previous_versions(path, source, master_keys, &faulty);
+            faulty.retain(|(id, _)| !kept.iter().any(|(kept, _)| kept == id));
+            for (id, _) in &kept {
+                warn!(kid = clean(id), "the previous version of this signing key stays in force");
+            }
+            keys.extend(previous);
+            sealed.extend(kept);
+        }
+        // Without these keys, this server would sign with another one than the others for as long as
+        // it runs, if a master key is missing here. A row that no server has written, or that was
+        // damaged, must not keep all servers from starting.
+        let own = master_keys.ids();
+        let is_missing = |(_, sealed): &SealedKey| {
+            MasterKeys::id_in(sealed).is_some_and(|id| !own.contains(&id))
+        };
+        let can_sign = keys.iter().any(|key| key.times().signs_from <= now);
+        if !faults.is_empty() && (!can_sign || faulty.iter().any(is_missing)) {
+            return Err(Unread::Unusable(faults));
+        }
+        for fault in &faults {
+            error!(%fault, "this version of a signing key is not used");
+        }
+        snapshot_file.add_keys(sealed, &[]);
+        Ok(Keys { keys, ids, fault: faults.first().map(ToString::to_string) })
     }
 
     fn of_snapshot(&mut self, path: &Path, failure: &Failure) -> Result<Known, Vec<Fault>> {
@@ -247,6 +278,27 @@ fn recall(
         );
         None
     })
+}
+
+/// Returns the versions of the keys `faulty` in the snapshot in `path`, sealed and opened.
+fn previous_versions(
+    path: &Path,
+    source: &Source,
+    master_keys: &Arc<MasterKeys>,
+    faulty: &[SealedKey],
+) -> (Vec<SealedKey>, Vec<SigningKey>) {
+    if path.symlink_metadata().is_err_and(|error| error.kind() == ErrorKind::NotFound) {
+        return <_>::default();
+    }
+    let mut sealed = snapshot_file::keys(path, source, master_keys).unwrap_or_else(|fault| {
+        warn!(error = %fault, "the last snapshot cannot be read: previous versions of signing keys are not found in it");
+        Vec::new()
+    });
+    sealed.retain(|(id, _)| faulty.iter().any(|(faulty, _)| faulty == id));
+    let sealed = SealedKeys::of_snapshot(sealed);
+    let (keys, _) = rows::open_keys(path, master_keys, &sealed);
+    let (sealed, _) = rows::divide(sealed.sealed, &keys);
+    (sealed, keys)
 }
 
 /// A snapshot whose keys are opened.

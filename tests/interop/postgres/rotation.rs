@@ -34,7 +34,7 @@ const SELDOM: (&str, &str) = ("GRANTD_KEYS__ROTATE_EVERY", "90d");
 const OFTEN: (&str, &str) = ("GRANTD_KEYS__ROTATE_EVERY", "24s");
 
 /// Returns a cluster with a client whose tokens live for two seconds.
-fn cluster() -> Postgres {
+pub(super) fn cluster() -> Postgres {
     cluster_with(&[client_json("c", &json!({ "token_lifetime": 2 }))])
 }
 
@@ -69,7 +69,7 @@ fn key_of(answer: &Response, key_set: &Value) -> String {
 }
 
 /// Returns the id of the key with which a server signs.
-fn signs_with(node: &Program) -> String {
+pub(super) fn signs_with(node: &Program) -> String {
     let answer = node.ask(&grant());
     key_of(&answer, &node.ask(&Request::get(JWKS)).json())
 }
@@ -79,14 +79,14 @@ fn wait_until_it_leads(node: &Program) {
 }
 
 /// Returns the holder of the lease and the number of its term.
-fn lease(cluster: &Postgres) -> (String, u64) {
+pub(super) fn lease(cluster: &Postgres) -> (String, u64) {
     let row = cluster.psql("select holder, fence from grantd.lease where ends > clock_timestamp()");
     let (holder, fence) = row.split_once('|').unwrap_or_default();
     (holder.to_owned(), fence.parse().unwrap_or(0))
 }
 
 /// Runs `grantd key` as the owner.
-fn key(cluster: &Postgres, arguments: &[&str]) -> Ended {
+pub(super) fn key(cluster: &Postgres, arguments: &[&str]) -> Ended {
     let short = ("GRANTD_JWKS_MAX_AGE", "5");
     let arguments = [&["key"], arguments].concat();
     let home = Home::without_key();
