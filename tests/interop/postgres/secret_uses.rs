@@ -5,7 +5,7 @@ use std::thread;
 use serde_json::json;
 
 use super::nodes::{cluster_with, start, three};
-use crate::support::home::secret_of;
+use crate::support::home::{hash_of, secret_of};
 use crate::support::postgres::{Postgres, Role};
 use crate::support::registry::client_json;
 use crate::support::status::{assert_revoked, revoke, token_of};
@@ -70,4 +70,35 @@ fn every_server_shows_the_uses_of_a_secret_on_all() {
         client["secrets"][0]["uses"].as_u64()
     };
     wait_until(|| nodes.iter().all(|node| shown(node) == Some(6)));
+}
+
+/// A server's role may set a sum to its limit.
+#[test]
+fn a_sum_at_its_limit_and_a_label_that_cannot_be_stored_keep_no_use_from_being_added() {
+    let secrets = |label: &str, id: &str| {
+        let secret = json!({ "label": label, "hash": hash_of(&secret_of(id)) });
+        client_json(id, &json!({ "secrets": [secret] }))
+    };
+    let clients = [
+        client_json("full", &json!({})),
+        secrets("nul\0", "nul"),
+        secrets(&"long".repeat(300), "long"),
+        client_json("z", &json!({})),
+    ];
+    let cluster = cluster_with(&clients);
+    let node = start(&cluster.url(Role::Node), &[], &[]);
+    let uses = |id: &str| {
+        cluster.psql(&format!("select uses from grantd.secret_use where client_id = '{id}'"))
+    };
+    token_of(node.address, "full");
+    wait_until(|| uses("full") == "1");
+    let limit = "4611686018427387904";
+    let set = format!("update grantd.secret_use set uses = {limit}");
+    cluster.psql_as(Role::Node, &set).assert_fine();
+    for id in ["full", "nul", "long", "z"] {
+        token_of(node.address, id);
+        token_of(node.address, id);
+    }
+    wait_until(|| uses("z") == "2");
+    assert_eq!(uses("full"), limit);
 }
