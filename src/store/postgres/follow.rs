@@ -60,6 +60,8 @@ pub struct Follower {
     pub(super) every: Duration,
     /// `None` if everything must be read anew.
     pub(super) position: Option<Position>,
+    /// The last position, while there is none: what was read up to there is in force.
+    pub(super) last: Option<Position>,
     /// The entries of clients that cannot be used.
     pub(super) faulty: Faulty,
     /// The fault of the signing keys.
@@ -122,7 +124,7 @@ impl Follower {
                 }
                 if catch_unwind(AssertUnwindSafe(|| self.turn(&mut sink))).is_err() {
                     // A part of the changes may be in force.
-                    self.position = None;
+                    self.forget_position();
                     let store = self.database.name().display();
                     self.health.note_away(format!("{store}: cannot be read: the log has a panic"));
                 }
@@ -140,11 +142,18 @@ impl Follower {
         Ok(Following { stop, thread: Some(thread) })
     }
 
+    /// Lets everything be read anew.
+    fn forget_position(&mut self) {
+        if let Some(position) = self.position.take() {
+            self.last = Some(position);
+        }
+    }
+
     /// Polls once, and logs when the store goes away and when it comes back.
     fn turn(&mut self, sink: &mut Sink) {
         let now = self.clock.instant();
         if self.snapshot_file.is_base_needed() {
-            self.position = None;
+            self.forget_position();
         }
         let unpolled = take(&mut *self.unpolled.lock());
         let done = self.poll(sink);
@@ -209,11 +218,11 @@ impl Follower {
             Ok(())
         });
         if changed.all {
-            self.position = None;
+            self.forget_position();
         }
         read?;
         let Some(next) = next.filter(|next| next.epoch == position.epoch && !changed.all) else {
-            self.position = None;
+            self.forget_position();
             warn!(
                 store = %self.database.name().display(),
                 "the database was started, restored or promoted, a table was emptied, or this server was away for long: reading everything anew"
@@ -340,7 +349,7 @@ impl Follower {
     /// Reads everything, and puts in force in what it differs.
     fn read_anew(&mut self, sink: &mut Sink) -> Result<(), Failure> {
         let now = self.clock.now();
-        let position = Position::begin(&mut self.database)?;
+        let position = Position::begin_after(self.last.as_ref(), &mut self.database)?;
         let source = position.source(&mut self.database, &self.source)?;
         self.snapshot_file.begin(source.clone());
         resync_revoked(&mut self.database, &self.revoked, &mut self.snapshot_file, now)?;
@@ -401,7 +410,7 @@ impl Follower {
         (sink.apply)(updates, keys, shortened);
         self.note_faults();
         self.health.note_epoch(position.since);
-        self.position = Some(position);
+        (self.position, self.last) = (Some(position), None);
         Ok(())
     }
 

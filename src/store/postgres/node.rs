@@ -176,6 +176,7 @@ impl Node {
             clock: clock.clone(),
             every: Duration::from_millis(settings.poll_ms),
             position,
+            last: None,
             faulty,
             key_fault,
             secret_use_rows: SecretUseRows::new(begin),

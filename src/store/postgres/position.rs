@@ -1,5 +1,7 @@
 //! How far a server has read the store.
 
+use tracing::warn;
+
 use crate::store::postgres::birth;
 use crate::store::postgres::database::{Database, REQUEST_LIMIT};
 use crate::store::postgres::failure::Failure;
@@ -33,6 +35,31 @@ impl Position {
             }
         }
         Err(birth::missing(database.name()))
+    }
+
+    /// Returns the position that [`Self::begin`] returns. If the database was set back since `last`,
+    /// lets an epoch begin first.
+    pub(super) fn begin_after(
+        last: Option<&Self>,
+        database: &mut Database,
+    ) -> Result<Self, Failure> {
+        let begun = Self::begin(database)?;
+        let Some(last) = last.filter(|last| last.system() == begun.system()) else {
+            return Ok(begun);
+        };
+        if !birth::renew(database, &last.snapshot)? {
+            return Ok(begun);
+        }
+        warn!(
+            store = %database.name().display(),
+            "the database was set back while it ran: what was signed before is refused, and everything is read anew"
+        );
+        Self::begin(database)
+    }
+
+    /// The identifier of the system, with which an epoch begins.
+    fn system(&self) -> Option<&str> {
+        self.epoch.split('/').next()
     }
 
     /// Returns the store of this position. Its hosts are those of `known`.

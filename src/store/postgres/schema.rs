@@ -7,15 +7,16 @@ use crate::store::postgres::database::{BULK_LIMIT, Database, REQUEST_LIMIT, Tran
 use crate::store::postgres::failure::{Failure, FailureKind};
 
 /// The version of the schema that this program uses.
-pub const VERSION: i32 = 5;
+pub const VERSION: i32 = 6;
 
 /// The migrations, in order: the first leads to version 1.
-const MIGRATIONS: [&str; 5] = [
+const MIGRATIONS: [&str; 6] = [
     include_str!("schema/0001.sql"),
     include_str!("schema/0002.sql"),
     include_str!("schema/0003.sql"),
     include_str!("schema/0004.sql"),
     include_str!("schema/0005.sql"),
+    include_str!("schema/0006.sql"),
 ];
 /// The rights of a node. `{role}` stands for its role.
 const GRANTS: &str = include_str!("schema/grants.sql");
