@@ -3,6 +3,7 @@
 mod commands;
 mod faults;
 mod faulty_keys;
+mod garbage;
 mod impostor;
 mod lifetimes;
 mod lost;

@@ -222,6 +222,23 @@ pub(super) fn clean(text: &str) -> String {
     text.chars().take(MAX_TEXT).map(printable).collect()
 }
 
+/// Returns `text` as a literal of SQL that has no control characters, for the advice in a fault.
+pub(super) fn literal(text: &str) -> String {
+    let quoted = text.replace('\\', r"\\").replace('\'', "''");
+    if !text.contains(|c: char| c.is_control() || c == '\\') {
+        return format!("'{quoted}'");
+    }
+    let mut escaped = String::with_capacity(quoted.len());
+    for c in quoted.chars() {
+        if c.is_control() {
+            escaped.push_str(&format!("\\u{:04x}", u32::from(c)));
+        } else {
+            escaped.push(c);
+        }
+    }
+    format!("E'{escaped}'")
+}
+
 /// The name under which a fault shows the store.
 pub(super) fn store_name(url: &crate::config::StoreUrl) -> PathBuf {
     PathBuf::from(url.to_string())
@@ -235,3 +252,19 @@ const NO_GOODBYE: &str = "close_notify";
 const CLOSED: &str = "has closed the connection: see whether it runs, and its log";
 pub(super) const READ_ONLY: &str = "accepts no writes, as a standby does: list the hosts of all \
                                     servers in the URL, so that the primary is found";
+
+#[cfg(test)]
+mod tests {
+    use super::*;
+
+    #[test]
+    fn a_literal_controls_no_terminal() {
+        for (text, says) in [
+            ("it's", "'it''s'"),
+            (r"a\b'", r"E'a\\b'''"),
+            ("k\n\u{1b}[\u{9b}", r"E'k\u000a\u001b[\u009b'"),
+        ] {
+            assert_eq!(literal(text), says);
+        }
+    }
+}

@@ -27,7 +27,7 @@ use crate::store::postgres::position::Position;
 use crate::store::postgres::resync::resync_revoked;
 use crate::store::postgres::rows::{self, Faulty, SealedKey, SealedKeys};
 use crate::store::postgres::schema;
-use crate::store::postgres::seal::{MasterKeys, Purpose};
+use crate::store::postgres::seal::{DECOY_KEY, MasterKeys, Purpose};
 use crate::store::postgres::snapshot_file::{self, Item, Loaded, SnapshotFile, Source};
 use crate::time::UnixTime;
 
@@ -411,7 +411,6 @@ const LONGEST_CONNECT: Duration = Duration::from_secs(3);
 const CUT: &str = "the snapshot ends in the middle of a record, as after a crash: the changes of its last \
                    seconds are missing";
 const CANNOT_START: &str = "no server can start from it while the database is away";
-const DECOY_KEY: &str = "decoy key";
 const GET_SECRET: &str = "select s.sealed from grantd.secret s where s.name = $1";
 const PUT_SECRET: &str = "insert into grantd.secret (name, sealed) values ($1, $2) \
                           on conflict (name) do nothing";

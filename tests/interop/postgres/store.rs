@@ -401,7 +401,7 @@ fn a_rekey_seals_all_keys_anew() {
         1,
         &[&format!("is sealed with the master key {old}, and those that are set are ")],
     );
-    assert_eq!(refused.stderr.lines().count(), 2, "{refused:?}");
+    assert_eq!(refused.stderr.lines().count(), 3, "{refused:?}");
 
     let line = printed(&with_keys(&[OTHER_MASTER_KEY, MASTER_KEY], &rekey));
     assert_eq!((&line["sealed_anew"], &line["unchanged"]), (&json!(2), &json!(0)));

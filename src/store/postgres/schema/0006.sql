@@ -1,4 +1,4 @@
--- A machine of the database that is set back with its memory.
+-- A machine of the database that is set back with its memory; bounds for secrets.
 
 -- Such a machine keeps the start of PostgreSQL and the birth of the guard, and so the epoch. But its
 -- transaction ids repeat, and the guard has forgotten uses. A node notices if the snapshot of its last
@@ -54,3 +54,18 @@ begin
   return is_renewed;
 end $$;
 revoke execute on function grantd.renew_epoch from public;
+
+-- Each command that looks for master keys reads all secrets, and the nodes share few. A name stands in the
+-- advice for a row that cannot be opened.
+alter table grantd.secret add check (length(name) <= 100) not valid;
+create function grantd.require_few_secrets() returns trigger
+language plpgsql set search_path = pg_catalog, pg_temp as $$
+begin
+  if (select count(*) from grantd.secret) > 100 then
+    raise exception 'there are more than 100 secrets: `grantd store status` names those of no server';
+  end if;
+  return null;
+end $$;
+create trigger few after insert on grantd.secret
+for each statement execute function grantd.require_few_secrets();
+revoke execute on function grantd.require_few_secrets from public;
