@@ -16,6 +16,7 @@ use crate::fault::Fault;
 pub struct Failure {
     /// The kind, by which a caller decides how to go on.
     pub kind: FailureKind,
+    has_timed_out: bool,
     fault: Box<Fault>,
 }
 
@@ -39,7 +40,7 @@ pub enum FailureKind {
 impl Failure {
     /// Returns a failure of the store with this name.
     pub fn new(kind: FailureKind, store: &Path, problem: impl Into<String>) -> Self {
-        Self { kind, fault: Box::new(Fault::new(store, problem)) }
+        Self { kind, has_timed_out: false, fault: Box::new(Fault::new(store, problem)) }
     }
 
     /// The text: what happened, and what to do.
@@ -47,9 +48,10 @@ impl Failure {
         &self.fault.problem
     }
 
-    /// Whether it is the error with this SQLSTATE.
-    pub fn is(&self, code: &SqlState) -> bool {
-        matches!(&self.kind, FailureKind::Statement(own) if own == code.code().as_bytes())
+    /// Whether the database gave a statement up at a time limit of the role, such as `lock_timeout`. The
+    /// statement had no effect, and may be tried again.
+    pub fn has_timed_out(&self) -> bool {
+        self.has_timed_out
     }
 
     /// Returns the failure of a connection to `store`. `user` and `database` are what the
@@ -57,7 +59,9 @@ impl Failure {
     pub(super) fn of(error: &tokio_postgres::Error, about: &About<'_>) -> Self {
         let source = std::error::Error::source(error);
         if let Some(error) = error.as_db_error() {
-            return Self::of_server(error, about);
+            let has_timed_out =
+                [SqlState::LOCK_NOT_AVAILABLE, SqlState::QUERY_CANCELED].contains(error.code());
+            return Self { has_timed_out, ..Self::of_server(error, about) };
         }
         let text = clean(&match source {
             Some(source) => format!("{error}: {source}"),
@@ -145,6 +149,12 @@ impl Failure {
         if class == "53" {
             return about.away(&format!(
                 "has no more room ({said}): see max_connections, its memory and its disk"
+            ));
+        }
+        if *code == SqlState::QUERY_CANCELED {
+            return about.away(&format!(
+                "has given a statement up ({said}): see what it waits for in pg_stat_activity, and \
+                 the statement_timeout of the role {user}"
             ));
         }
         if ["08", "57", "58", "XX"].contains(&class) {

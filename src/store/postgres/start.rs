@@ -6,9 +6,10 @@ use std::io::ErrorKind;
 use std::mem::take;
 use std::path::Path;
 use std::sync::Arc;
+use std::thread;
 use std::time::Duration;
 
-use tracing::{error, warn};
+use tracing::{error, info, warn};
 use zeroize::Zeroizing;
 
 use crate::clock::Clock;
@@ -23,6 +24,7 @@ use crate::store::postgres::database::{Database, REQUEST_LIMIT, Type};
 use crate::store::postgres::failure::{Failure, FailureKind, clean};
 use crate::store::postgres::lifetimes;
 use crate::store::postgres::lost::Recalled;
+use crate::store::postgres::node::{LOCK_PAUSE, LOCK_WAIT};
 use crate::store::postgres::position::Position;
 use crate::store::postgres::resync::resync_revoked;
 use crate::store::postgres::rows::{self, Faulty, SealedKey, SealedKeys};
@@ -69,7 +71,7 @@ enum Unread {
 
 impl From<Failure> for Unread {
     fn from(failure: Failure) -> Self {
-        if failure.kind == FailureKind::Away {
+        if failure.kind == FailureKind::Away || failure.has_timed_out() {
             Self::Away(failure)
         } else {
             Self::Unusable(failure.into())
@@ -122,7 +124,7 @@ impl Start<'_> {
         match self.of_snapshot(path, &failure) {
             Ok(known) => Ok(known),
             // Without a snapshot, the store gets all the time that its URL grants.
-            Err(faults) => self.read(None).map_err(|unread| {
+            Err(faults) => self.read_in_time().map_err(|unread| {
                 let mut all = match unread {
                     Unread::Unusable(faults) => return faults,
                     Unread::Away(_) => vec![Fault::from(failure)],
@@ -142,7 +144,23 @@ impl Start<'_> {
     ///
     /// All [`Fault`]s.
     pub(super) fn of_store(&mut self) -> Result<Known, Vec<Fault>> {
-        Ok(self.read(None)?)
+        Ok(self.read_in_time()?)
+    }
+
+    /// Reads the store. Waits for a lock that another transaction holds.
+    fn read_in_time(&mut self) -> Result<Known, Unread> {
+        let begin = self.clock.instant();
+        loop {
+            let failure = match self.read(None) {
+                Err(Unread::Away(failure)) if failure.has_timed_out() => failure,
+                read => return read,
+            };
+            if self.clock.instant().saturating_duration_since(begin) >= LOCK_WAIT {
+                return Err(failure.into());
+            }
+            info!(error = %failure, "the store could not be read in time: trying again");
+            thread::sleep(LOCK_PAUSE);
+        }
     }
 
     /// Reads the store, and compares it with the snapshot in `path`.

@@ -399,18 +399,34 @@ fn a_server_with_a_master_key_that_the_others_may_lack_makes_no_key() {
 
 #[test]
 fn a_server_waits_for_another_one_that_makes_the_first_key() {
+    for limit in ["lock_timeout", "statement_timeout"] {
+        waits_for("select pg_advisory_xact_lock(7454127460278599682)", limit);
+    }
+}
+
+#[test]
+fn a_server_that_starts_without_a_snapshot_waits_for_a_table() {
+    for limit in ["lock_timeout", "statement_timeout"] {
+        waits_for("lock table grantd.client", limit);
+    }
+}
+
+/// Starts a server while another transaction holds a lock for longer than a time limit of the role.
+fn waits_for(lock: &str, limit: &str) {
     let cluster = cluster();
-    let role = Role::Node.name();
-    cluster.psql(&format!("alter role {role} set lock_timeout = '200ms'"));
-    let mut lock = Session::open(&cluster);
-    lock.run("begin; select pg_advisory_xact_lock(7454127460278599682)");
+    cluster.psql(&format!("alter role {} set {limit} = '500ms'", Role::Node.name()));
+    let mut locking = Session::open(&cluster);
+    locking.run(&format!("begin; {lock}"));
     thread::scope(|scope| {
         let server = scope.spawn(|| start(&cluster.url(Role::Node), &[], &[SHORT]));
-        let waits = "select count(*) from pg_stat_activity where wait_event = 'advisory'";
-        wait_until(|| cluster.psql(waits) == "1");
-        wait_until(|| cluster.psql(waits) == "0");
-        wait_until(|| cluster.psql(waits) == "1");
-        lock.run("rollback");
+        let waits = format!(
+            "select count(*) from pg_stat_activity where wait_event_type = 'Lock' and usename = '{}'",
+            Role::Node.name()
+        );
+        for expected in ["1", "0", "1"] {
+            wait_until(|| cluster.psql(&waits) == expected);
+        }
+        locking.run("rollback");
         assert_eq!(published(&server.join().unwrap()).len(), 1);
     });
 }

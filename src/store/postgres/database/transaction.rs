@@ -3,8 +3,6 @@
 use std::path::Path;
 use std::time::Duration;
 
-use tokio_postgres::error::SqlState;
-
 use crate::store::postgres::database::{Database, LONG, Parameter, Row, SHORT};
 use crate::store::postgres::failure::Failure;
 
@@ -52,9 +50,9 @@ impl Transaction<'_> {
         self.note(done)
     }
 
-    /// Whether the first failure of a statement was the error with this SQLSTATE.
-    pub(in crate::store::postgres) fn has_failed_with(&self, code: &SqlState) -> bool {
-        self.failed.as_ref().is_some_and(|failure| failure.is(code))
+    /// Whether the first failure of a statement was a time limit of the role.
+    pub(in crate::store::postgres) fn has_timed_out(&self) -> bool {
+        self.failed.as_ref().is_some_and(Failure::has_timed_out)
     }
 
     /// The name of the store.
