@@ -397,6 +397,27 @@ fn a_server_with_a_master_key_that_the_others_may_lack_makes_no_key() {
     wait_until(|| published(&fit).len() == 2 && published(&unfit).len() == 2);
 }
 
+/// Each server notices that no server makes the next key.
+#[test]
+fn a_next_key_that_no_server_makes_is_overdue_after_ten_minutes() {
+    let cluster = cluster_with(&[]);
+    // A key without times in its file signs since 1970.
+    let home = Home::new();
+    home.write("clients.json", "{\"clients\": []}");
+    let import = ["store", "import", "--clients", "clients.json", "--keys", "keys"];
+    on(&home, &cluster.url(Role::Owner), &import).assert_fine();
+    cluster.psql("update grantd.lease set holder = 'other', ends = 'infinity'");
+    let url = cluster.url(Role::Node);
+    let node = start(&url, &[], &[SHORT, SELDOM]);
+    let overdue = "degraded: the next signing key is overdue, and no server makes it: see the log of \
+                   each server with keys.rotate_every\n";
+    wait_until(|| readiness(&node) == (200, overdue.to_owned()));
+    assert_eq!(node.metric("grantd_key_rotation_held_up "), 1);
+    cluster.psql("update grantd.lease set ends = '-infinity'");
+    wait_until(|| readiness(&node) == (200, "ok\n".to_owned()));
+    assert_eq!(published(&node).len(), 2);
+}
+
 #[test]
 fn a_server_waits_for_another_one_that_makes_the_first_key() {
     for limit in ["lock_timeout", "statement_timeout"] {
