@@ -260,6 +260,8 @@ impl KeyRotator {
         let ids: Vec<&str> = self.published.keys().map(String::as_str).collect();
         let ages: Vec<i64> = self.published.values().map(seconds).collect();
         let max_age = i64::try_from(means.serving.retention.jwks_max_age).unwrap_or(i64::MAX);
+        // While such a server reports, one that makes no key does not lead.
+        let makes_keys = means.serving.rotate_every.is_some() && term > NO_TERM;
         let term = i64::try_from(term.as_secs()).unwrap_or(0);
         let parameters = [
             (&self.node as _, Type::TEXT),
@@ -267,8 +269,9 @@ impl KeyRotator {
             (&ages as _, Type::INT8_ARRAY),
             (&max_age as _, Type::INT8),
             (&term as _, Type::INT8),
+            (&makes_keys as _, Type::BOOL),
         ];
-        let rows = means.database.query(ATTEND, &parameters, REQUEST_LIMIT)?;
+        let rows = means.database.query(REPORT, &parameters, REQUEST_LIMIT)?;
         let (mut term, mut now) = (None, 0);
         if let Some(row) = rows.first() {
             (term, now) = (row.get(0)?, row.get::<i64>(1)?);
@@ -392,7 +395,7 @@ const NO_TERM: Duration = Duration::ZERO;
 const MOST_BETWEEN: u64 = 10;
 /// How long a server that cannot make a key lets others lead.
 const UNFIT: Duration = Duration::from_secs(60);
-const ATTEND: &str = "select a.fence, a.now from grantd.attend($1, $2, $3, $4, $5) a";
+const REPORT: &str = "select r.fence, r.now from grantd.report($1, $2, $3, $4, $5, $6) r";
 const LEAVE: &str = "select grantd.leave($1)";
 const ADD: &str = "select grantd.add_next_key($1, $2, $3, $4, $5, $6, $7)";
 const POSTPONE: &str = "select grantd.postpone_key($1, $2, $3, $4, $5, $6)";

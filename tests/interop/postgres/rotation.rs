@@ -13,6 +13,7 @@ use grantd::clock::Clock;
 use serde_json::{Value, json};
 
 use super::nodes::{cluster_with, readiness, start, start_in};
+use super::snapshot::end;
 use super::store::{MASTER_KEY, OTHER_MASTER_KEY, on, with_store};
 use crate::support::command::{Ended, run};
 use crate::support::home::{secret_of, set_mode};
@@ -395,6 +396,21 @@ fn a_server_with_a_master_key_that_the_others_may_lack_makes_no_key() {
     let fit = start(&url, &[], &[SHORT, SELDOM]);
     wait_until_it_leads(&fit);
     wait_until(|| published(&fit).len() == 2 && published(&unfit).len() == 2);
+}
+
+/// A server without the setting would make no key for as long as it led.
+#[test]
+fn a_server_without_the_setting_leads_only_while_none_has_it() {
+    let cluster = cluster();
+    let url = cluster.url(Role::Node);
+    let without = start(&url, &[], &[SHORT]);
+    wait_until_it_leads(&without);
+    let is_of = |node: &Program| lease(&cluster).0.contains(&format!(":{}:", node.id()));
+    let with = start(&url, &[], &[SHORT, SELDOM]);
+    wait_until(|| is_of(&with));
+    wait_until(|| [&with, &without].iter().all(|node| published(node).len() == 2));
+    drop(end(with));
+    wait_until(|| is_of(&without));
 }
 
 /// Each server notices that no server makes the next key.

@@ -1,4 +1,4 @@
--- A machine of the database that is set back with its memory; bounds for secrets.
+-- A machine of the database that is set back with its memory; bounds for secrets; who leads the rotation.
 
 -- Such a machine keeps the start of PostgreSQL and the birth of the guard, and so the epoch. But its
 -- transaction ids repeat, and the guard has forgotten uses. A node notices if the snapshot of its last
@@ -69,3 +69,31 @@ end $$;
 create trigger few after insert on grantd.secret
 for each statement execute function grantd.require_few_secrets();
 revoke execute on function grantd.require_few_secrets from public;
+
+-- A node without `keys.rotate_every` makes no key, so it leads only while no node with it reports.
+alter table grantd.node add column makes_keys boolean not null default false;
+
+create or replace function grantd.live_nodes() returns setof grantd.node
+language sql stable set jit = off set search_path = pg_catalog, pg_temp
+begin atomic
+  select n.* from grantd.node n
+  where n.seen > clock_timestamp() - make_interval(secs => 30 + 2 * n.max_age)
+  order by n.node;
+end;
+
+-- As `attend`, which nodes of earlier releases call.
+create function grantd.report(
+  who text, published text[], ages bigint[], age bigint, term_seconds bigint, makes boolean
+) returns table (fence bigint, now bigint)
+language plpgsql volatile security definer set jit = off set search_path = pg_catalog, pg_temp as $$
+begin
+  return query select * from grantd.attend(who, published, ages, age, case
+    when makes or not exists (
+      select from grantd.node n
+      where n.makes_keys and n.node <> who and n.seen > clock_timestamp() - interval '30 seconds'
+    ) then term_seconds
+    else 0
+  end);
+  update grantd.node n set makes_keys = makes where n.node = who and n.makes_keys <> makes;
+end $$;
+revoke execute on function grantd.report from public;
