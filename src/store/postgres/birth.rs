@@ -6,7 +6,7 @@ use crate::store::postgres::database::{Database, REQUEST_LIMIT, Type};
 use crate::store::postgres::failure::{Failure, FailureKind};
 
 /// Writes the birth, unless there is one that counts. Afterwards there is one epoch, no matter which
-/// node wrote its birth.
+/// server wrote its birth.
 ///
 /// # Errors
 ///

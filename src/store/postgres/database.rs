@@ -378,9 +378,9 @@ impl Database {
             && let Some(runtime) = &self.runtime
         {
             drop(client);
-            // Without its client, the task says goodbye and ends.
+            // Without its client, the task ends the connection and itself.
             let abort = task.abort_handle();
-            let ended = async { timeout(GOODBYE, task).await.is_ok() };
+            let ended = async { timeout(LONGEST_END, task).await.is_ok() };
             if !catch_unwind(AssertUnwindSafe(|| runtime.block_on(ended))).unwrap_or(false) {
                 abort.abort();
             }
@@ -440,7 +440,7 @@ const ROWS_OF_LIMIT: u32 = 40;
 const SHORTEST_PAUSE: Duration = Duration::from_millis(100);
 const LONGEST_PAUSE: Duration = Duration::from_secs(1);
 /// The time in which a connection must end that is no longer used.
-const GOODBYE: Duration = Duration::from_millis(100);
+const LONGEST_END: Duration = Duration::from_millis(100);
 
 #[cfg(test)]
 mod tests;

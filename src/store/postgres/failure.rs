@@ -67,7 +67,7 @@ impl Failure {
             Some(source) => format!("{error}: {source}"),
             None => error.to_string(),
         });
-        if error.is_closed() || text.ends_with(CUT_OFF) || text.contains(NO_GOODBYE) {
+        if error.is_closed() || text.ends_with(CUT_OFF) || text.contains(NO_END_OF_TLS) {
             return about.away(CLOSED);
         }
         if text.ends_with("password missing") {
@@ -258,7 +258,7 @@ const MAX_TEXT: usize = 300;
 /// The words of tokio for a connection that was closed in the middle of a message.
 const CUT_OFF: &str = "bytes remaining on stream";
 /// The words of rustls for a connection that was closed without the end of TLS.
-const NO_GOODBYE: &str = "close_notify";
+const NO_END_OF_TLS: &str = "close_notify";
 const CLOSED: &str = "has closed the connection: see whether it runs, and its log";
 pub(super) const READ_ONLY: &str = "accepts no writes, as a standby does: list the hosts of all \
                                     servers in the URL, so that the primary is found";

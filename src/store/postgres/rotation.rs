@@ -55,7 +55,7 @@ pub(super) struct KeyRotator {
     term: Option<i64>,
     /// This server must not lead before this time.
     unfit_until: Option<Instant>,
-    /// The key that was postponed, because servers have not published it.
+    /// The key that was postponed, because servers have not published it for long enough.
     postponed: Option<String>,
     /// The servers whose last reports were malformed.
     malformed: BTreeSet<String>,
@@ -63,7 +63,7 @@ pub(super) struct KeyRotator {
     failure: Option<String>,
 }
 
-/// The means of one run.
+/// The arguments of one run.
 pub(super) struct Means<'m> {
     pub(super) database: &'m mut Database,
     pub(super) master_keys: &'m MasterKeys,
@@ -128,7 +128,8 @@ impl KeyRotator {
                 }
             }
             Err(failure) => {
-                // The first loss of a connection is the store's, and the next poll connects again.
+                // A connection that is lost once is shown as a failure of the store, and the next poll
+                // connects again.
                 let is_shown = failure.kind != FailureKind::Away || self.failure.is_some();
                 let failure = failure.to_string();
                 if self.failure.as_ref() != Some(&failure) {
@@ -187,7 +188,10 @@ impl KeyRotator {
                         note_waiting(means.health, &key_id, &because_of);
                         self.postponed = Some(key_id);
                     } else {
-                        warn!(kid = key_id, "this key could not be postponed");
+                        warn!(
+                            kid = key_id,
+                            "the next signing key was not postponed: its row has changed, or another server leads"
+                        );
                     }
                 })
             }

@@ -1,6 +1,6 @@
 //! The tables of the store, in the schema `grantd`, and their versions.
 //!
-//! The owner of the schema runs the migrations. A node needs no right to change the schema, nor to
+//! The owner of the schema runs the migrations. A server needs no right to change the schema, nor to
 //! change clients.
 
 use crate::store::postgres::database::{BULK_LIMIT, Database, REQUEST_LIMIT, Transaction, Type};
@@ -18,7 +18,7 @@ const MIGRATIONS: [&str; 6] = [
     include_str!("schema/0005.sql"),
     include_str!("schema/0006.sql"),
 ];
-/// The rights of a node. `{role}` stands for its role.
+/// The rights of a server. `{role}` stands for its role.
 const GRANTS: &str = include_str!("schema/grants.sql");
 
 /// The result of [`migrate`].
@@ -30,7 +30,7 @@ pub struct Migrated {
     pub to: i32,
 }
 
-/// Brings the schema to [`VERSION`], and gives `node_role` the rights of a node. All or nothing.
+/// Brings the schema to [`VERSION`], and gives `node_role` the rights of a server. All or nothing.
 /// Commands that run at the same time wait for each other.
 ///
 /// # Errors

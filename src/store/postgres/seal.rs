@@ -37,7 +37,7 @@ type KeyId = [u8; 8];
 pub enum Purpose {
     /// The document of a signing key; its name is the `kid`.
     SigningKey,
-    /// A secret that all nodes share.
+    /// A secret that all servers share.
     Secret,
     /// The copy of the store in the state directory.
     Snapshot,

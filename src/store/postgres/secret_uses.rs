@@ -1,4 +1,4 @@
-//! The uses of secrets, added up over all nodes.
+//! The uses of secrets, added up over all servers.
 
 use std::time::{Duration, Instant};
 
@@ -19,7 +19,7 @@ impl SecretUseRows {
         Self { due: now, read_until: 0 }
     }
 
-    /// If it is due at `now`, adds what this node has counted to the sums, and reads the sums that
+    /// If it is due at `now`, adds what this server has counted to the sums, and reads the sums that
     /// have changed.
     ///
     /// # Errors
