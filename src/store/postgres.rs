@@ -1,6 +1,7 @@
 //! The store in PostgreSQL. All SQL of the program is in this module.
 
 mod birth;
+mod blocking;
 mod changed;
 pub mod client_document;
 pub mod database;

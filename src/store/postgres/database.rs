@@ -4,10 +4,7 @@
 //! has one connection for each of its threads that need one, and a command has one. The statements
 //! are unnamed and set nothing in the session, so a PgBouncer in transaction mode may stand between.
 
-mod transaction;
-
 use std::cell::Cell;
-use std::future::Future;
 use std::panic::{AssertUnwindSafe, catch_unwind};
 use std::path::Path;
 use std::pin::pin;
@@ -23,9 +20,9 @@ pub use tokio_postgres::types::{FromSql, ToSql, Type};
 use crate::clock::Clock;
 use crate::config::StoreSettings;
 use crate::fault::Fault;
-pub use crate::store::postgres::database::transaction::Transaction;
+use crate::store::postgres::blocking::{too_slow, wait};
 use crate::store::postgres::dial::{Connection, Target};
-use crate::store::postgres::failure::{About, Failure, FailureKind, store_name};
+use crate::store::postgres::failure::{Failure, FailureKind, store_name};
 pub use crate::store::postgres::row::Row;
 use crate::store::postgres::timelines::{Timeline, Timelines};
 use crate::store::postgres::tls;
@@ -398,23 +395,70 @@ impl Drop for Database {
     }
 }
 
-/// Runs `work` on this thread until it ends. A panic, which a malformed answer may cause in the
-/// client library, is a failure.
-fn wait<T>(
-    runtime: Option<&Runtime>,
-    about: &About<'_>,
-    work: impl Future<Output = Result<T, Failure>>,
-) -> Result<T, Failure> {
-    let Some(runtime) = runtime else { return Err(about.away("is no longer used")) };
-    catch_unwind(AssertUnwindSafe(|| runtime.block_on(work)))
-        .unwrap_or_else(|_| Err(about.malformed("an answer that cannot be read")))
+/// A transaction, which ends with the function that it was passed to.
+pub struct Transaction<'d> {
+    database: &'d mut Database,
+    limit: Duration,
+    /// The first failure of a statement. PostgreSQL then refuses all further ones.
+    failed: Option<Failure>,
 }
 
-fn too_slow(limit: Duration) -> String {
-    format!(
-        "did not answer within {} s: see its load and its locks (pg_stat_activity)",
-        limit.as_secs()
-    )
+impl Transaction<'_> {
+    /// Runs one statement and returns its rows, as [`Database::query`] does.
+    ///
+    /// # Errors
+    ///
+    /// The [`Failure`]. The transaction will be rolled back.
+    pub fn query(&mut self, sql: &str, parameters: &[Parameter<'_>]) -> Result<Vec<Row>, Failure> {
+        let mut rows = Vec::new();
+        let done = self.database.run(sql, parameters, self.limit, SHORT, &mut |row| {
+            rows.push(row);
+            Ok(())
+        });
+        self.note(done).map(|()| rows)
+    }
+
+    /// Runs one statement, and passes each row to `each` as it arrives.
+    ///
+    /// # Errors
+    ///
+    /// The [`Failure`] of the statement or of `each`. The transaction will be rolled back.
+    pub fn for_each(
+        &mut self,
+        sql: &str,
+        parameters: &[Parameter<'_>],
+        mut each: impl FnMut(Row) -> Result<(), Failure>,
+    ) -> Result<(), Failure> {
+        let done = self.database.run(sql, parameters, self.limit, LONG, &mut each);
+        self.note(done)
+    }
+
+    /// Runs statements without parameters, separated by semicolons.
+    pub(super) fn run_script(&mut self, sql: &str) -> Result<(), Failure> {
+        let done = self.database.run_script(sql, self.limit);
+        self.note(done)
+    }
+
+    /// Whether the first failure of a statement was a time limit of the role.
+    pub(super) fn has_timed_out(&self) -> bool {
+        self.failed.as_ref().is_some_and(Failure::has_timed_out)
+    }
+
+    /// The name of the store.
+    pub fn store(&self) -> &Path {
+        self.database.name()
+    }
+
+    /// Returns the failure of an answer that lacks what it must have.
+    pub fn malformed(&self) -> Failure {
+        self.database.target.about().malformed("a result lacks a row")
+    }
+
+    fn note(&mut self, done: Result<(), Failure>) -> Result<(), Failure> {
+        done.inspect_err(|failure| {
+            self.failed.get_or_insert_with(|| failure.clone());
+        })
+    }
 }
 
 /// The name of the user of the process.

@@ -33,7 +33,7 @@ use crate::store::postgres::rows;
 use crate::store::postgres::seal::MasterKeys;
 use crate::store::postgres::secret_uses::SecretUseRows;
 use crate::store::postgres::snapshot_file::{self, SnapshotFile, Source};
-use crate::store::postgres::start::{Known, Start};
+use crate::store::postgres::start::{Known, LOCK_PAUSE, LOCK_WAIT, Start};
 use crate::store::postgres::timelines::Timelines;
 use crate::store::postgres::upkeep::Upkeep;
 use crate::store::postgres::uses::UseRows;
@@ -236,7 +236,3 @@ impl Node {
         Ok(())
     }
 }
-
-/// How long a server that starts waits for a lock, if the role has a shorter time limit.
-pub(super) const LOCK_WAIT: Duration = Duration::from_secs(30);
-pub(super) const LOCK_PAUSE: Duration = Duration::from_millis(100);

@@ -24,7 +24,6 @@ use crate::store::postgres::database::{Database, REQUEST_LIMIT, Type};
 use crate::store::postgres::failure::{Failure, FailureKind, clean};
 use crate::store::postgres::lifetimes;
 use crate::store::postgres::lost::Recalled;
-use crate::store::postgres::node::{LOCK_PAUSE, LOCK_WAIT};
 use crate::store::postgres::position::Position;
 use crate::store::postgres::resync::resync_revoked;
 use crate::store::postgres::rows::{self, Faulty, SealedKey, SealedKeys};
@@ -432,3 +431,6 @@ const CANNOT_START: &str = "no server can start from it while the database is aw
 const GET_SECRET: &str = "select s.sealed from grantd.secret s where s.name = $1";
 const PUT_SECRET: &str = "insert into grantd.secret (name, sealed) values ($1, $2) \
                           on conflict (name) do nothing";
+/// How long a server that starts waits for a lock, if the role has a shorter time limit.
+pub(super) const LOCK_WAIT: Duration = Duration::from_secs(30);
+pub(super) const LOCK_PAUSE: Duration = Duration::from_millis(100);
