@@ -69,10 +69,9 @@ impl Snapshot {
 
 /// Returns the time for which verifiers may cache a key set, and the time for which a token of a
 /// retired key may be valid: the longest lifetime of a token of all `clients`, those that were
-/// shortened included. In a database it is twice that: its servers are on several machines, and one
-/// that is cut off may sign with the old key for as long again ([`Retention::seen`]), and one that
-/// has learned of a key late holds it back for some seconds. Servers that share a directory read it
-/// within seconds.
+/// shortened included. Servers that share a directory read it within seconds. With a database it is twice
+/// that, or ten seconds more if that is longer: a server that is cut off may sign with the old key for
+/// some time after the others have changed, and one that has learned of a key late holds it back.
 pub fn retention(config: &Config, clients: &Registry, lifetimes: &Lifetimes) -> Retention {
     let longest = u64::from(clients.longest_lifetime()).max(lifetimes.longest_of_all());
     let is_shared = config.startup.store.url.is_some();

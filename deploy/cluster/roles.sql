@@ -4,12 +4,15 @@
 
 \set ON_ERROR_STOP on
 
+-- The limits of connections leave some of max_connections (100) to you, even if a password has leaked.
+-- A node has three connections.
+
 -- For you: owns the schema, the clients and the keys.
-create role grantd_owner login;
+create role grantd_owner login connection limit 10;
 
 -- For the nodes: reads clients, and can change none. `grantd store migrate --node-role grantd_node`
 -- gives it what a node needs.
-create role grantd_node login;
+create role grantd_node login connection limit 60;
 
 -- For standbys and base backups: reads every file of the server.
 create role grantd_replica login replication;
@@ -21,9 +24,9 @@ grant connect on database grantd to grantd_node;
 -- Compiling a statement takes longer than any statement of a node.
 alter role grantd_node set jit = off;
 
--- A node gives a statement up after 2 seconds, and one that reads all clients after 60 seconds without
--- a row. Without these limits, the server might go on with it. They are settings of the role, because
--- through PgBouncer a node can set none.
+-- A node gives a statement up after 2 seconds, and one that reads all clients after 5 seconds without a
+-- row or 200 seconds in all. Without these limits, the server might go on with it. They are settings of
+-- the role, because through PgBouncer a node can set none.
 alter role grantd_node set lock_timeout = '2s';
 alter role grantd_node set statement_timeout = '10min';
 alter role grantd_node set idle_in_transaction_session_timeout = '2min';

@@ -59,7 +59,8 @@ pub(super) enum KeyCommand {
     /// setting jwks_max_age. In the output, `retires` says when the old key stops signing and when
     /// it leaves the key set. If there is already a new key that does not sign yet, as with the
     /// setting keys.rotate_every, this key starts to sign as soon as every cached key set includes
-    /// it, and no key is generated. Fails if that key cannot begin earlier.
+    /// it, and no key is generated. Fails if that key cannot begin earlier, or has another size than
+    /// --bits asks for.
     Rotate {
         #[command(flatten)]
         keys: KeyArgs,
@@ -135,9 +136,15 @@ pub(super) struct KeyArgs {
 
 #[derive(Args, Debug)]
 pub(super) struct SizeArg {
-    /// Size of the key in bits: 2048, 3072 or 4096.
-    #[arg(long, default_value_t = 2048, value_parser = parse_bits)]
-    bits: u16,
+    /// Size of the key in bits: 2048, 3072 or 4096 [default: 2048].
+    #[arg(long, value_parser = parse_bits)]
+    bits: Option<u16>,
+}
+
+impl SizeArg {
+    fn or_default(self) -> u16 {
+        self.bits.unwrap_or(change::KEY_SIZES[0])
+    }
 }
 
 pub(super) fn run(command: KeyCommand) -> Result<(), CliError> {
@@ -146,14 +153,15 @@ pub(super) fn run(command: KeyCommand) -> Result<(), CliError> {
         KeyCommand::Generate { keys, size } => {
             let mut keys = keys.open()?;
             let retention = keys.retention()?;
-            let key = keys.change(|store| change::generate(store, size.bits, &retention, now))?;
+            let bits = size.or_default();
+            let key = keys.change(|store| change::generate(store, bits, &retention, now))?;
             keys.print(describe(&key))
         }
         KeyCommand::Rotate { keys, size, now: false, server, .. } => {
             rotate(keys, size.bits, &server, now)
         }
         KeyCommand::Rotate { keys, size, keep, server, .. } => {
-            replace(keys, size.bits, keep.as_deref(), &server, now)
+            replace(keys, size.or_default(), keep.as_deref(), &server, now)
         }
         KeyCommand::Retire { keys, key_id } => retire(keys, key_id.as_deref(), now),
         KeyCommand::Import { keys, from } => import(keys, &from, now),
@@ -161,7 +169,12 @@ pub(super) fn run(command: KeyCommand) -> Result<(), CliError> {
     }
 }
 
-fn rotate(args: KeyArgs, bits: u16, server: &WaitArgs, now: UnixTime) -> Result<(), CliError> {
+fn rotate(
+    args: KeyArgs,
+    bits: Option<u16>,
+    server: &WaitArgs,
+    now: UnixTime,
+) -> Result<(), CliError> {
     let mut keys = args.open()?;
     let retention = keys.retention_of_clients()?;
     let Rotated { made, instead_of, signing, retirement } =

@@ -135,18 +135,19 @@ pub struct Rotated {
     pub retirement: Retirement,
 }
 
-/// Generates an RSA key of `bits` bits, the successor of the current signing key. The new key is
-/// published at once, and begins to sign when verifiers have had time to fetch it. If a successor is
-/// published already and could begin to sign earlier, it does so, and no key is generated. `now` is
-/// the current time.
+/// Generates an RSA key, the successor of the current signing key. The new key is published at once, and
+/// begins to sign when verifiers have had time to fetch it. It has `bits` bits, by default 2048. If a
+/// successor is published already and could begin to sign earlier, it does so, and no key is
+/// generated. `now` is the current time.
 ///
 /// # Errors
 ///
 /// All [`Fault`]s. It is a fault if there is no signing key, or if another successor is already
-/// published and cannot begin earlier. After a fault, no new key is left in `store`.
+/// published and cannot begin earlier or has not `bits` bits. After a fault, no new key is left in
+/// `store`.
 pub fn rotate(
     store: &mut dyn KeyStore,
-    bits: u16,
+    bits: Option<u16>,
     retention: &Retention,
     now: UnixTime,
 ) -> Result<Rotated, Vec<Fault>> {
@@ -163,6 +164,9 @@ pub fn rotate(
     let later = keys.iter().filter(|key| key.times().signs_from > signing.times().signs_from);
     let (made, instead_of) = match later.min_by_key(|key| key.times().signs_from) {
         Some(next) => {
+            if let Some(bits) = bits.filter(|bits| usize::from(*bits) != next.bits()) {
+                return Err(fault(other_size(next, bits, retention, now)));
+            }
             let name = names.iter().find(|(id, _)| id == next.key_id());
             let name = name.map_or(&*path, |(_, name)| &**name);
             (
@@ -173,12 +177,33 @@ pub fn rotate(
         None => {
             let others: Vec<_> = keys.iter().map(SigningKey::times).collect();
             let times = retention.publish_beside(&others, now);
-            let new = NewKey::generate(store.path(), bits)?;
+            let new = NewKey::generate(store.path(), bits.unwrap_or(KEY_SIZES[0]))?;
             (write(store, new, times, false)?, None)
         }
     };
     let retirement = retention.retire_at(made.times().signs_from);
     Ok(Rotated { made, instead_of, signing: signing.key_id().to_owned(), retirement })
+}
+
+/// Says that the published key `next` has not `bits` bits, and what to do. It is not withdrawn: a server
+/// that cannot read the keys may sign with it at its time.
+fn other_size(next: &SigningKey, bits: u16, retention: &Retention, now: UnixTime) -> String {
+    let signs_from = next.times().signs_from;
+    let (kid, wait) = (next.key_id(), signs_from.since(now));
+    let advice = if wait <= 4 * retention.jwks_max_age {
+        "run this again when it signs".to_owned()
+    } else {
+        format!(
+            "run `grantd key generate --bits {bits}`, whose key signs earlier, and `grantd key retire \
+             {kid}` when that key signs"
+        )
+    };
+    format!(
+        "{kid} of {} bits is already published and signs from {}, in {wait} seconds; a rotation does \
+         not withdraw it; {advice}",
+        next.bits(),
+        signs_from.seconds_and_date()
+    )
 }
 
 /// Makes the published key `next`, whose document is called `name`, begin to sign as soon as every
@@ -209,7 +234,7 @@ fn bring_forward(
     };
     let start = earliest_start(&key, &publishers, retention, now).map_err(|lacking| {
         waits(&format!(
-            "it cannot begin earlier, because these servers have not published it: {}",
+            "it cannot begin earlier, because these servers have not published it yet: {}",
             lacking.join(", ")
         ))
     })?;

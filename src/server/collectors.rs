@@ -98,7 +98,8 @@ const METRICS: [Metric; 28] = [
         GAUGE,
         "grantd_key_rotation_held_up",
         "1 if the next signing key cannot be made, or must wait because a server has not published \
-         it, otherwise 0. With a store in PostgreSQL, the server that leads knows.",
+         it, otherwise 0. With a store in PostgreSQL, a key that waits is reported by the leading \
+         server, an overdue key by each.",
         &[],
         |context, each| each(&[], context.rotation_fault().is_some().into()),
     ),

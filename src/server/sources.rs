@@ -192,8 +192,8 @@ fn warn_of_file(state: &Path, revocations: &Revocations, clock: &Clock) {
     match revocations.missing_of_file(state, clock) {
         Ok(0) => {}
         Ok(missing) => warn!(
-            "{}: {missing} revocations and cut-offs in this file are not in force, because store.url is set: \
-             run `grantd store import --state {}`",
+            "{}: {missing} revocations and cut-offs in this file are not in force, because \
+             store.url is set: run `grantd store import --state {}`",
             file.display(),
             state.display()
         ),

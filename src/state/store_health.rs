@@ -130,7 +130,7 @@ impl StoreHealth {
     /// Verifiers may use a key set of this server for `jwks_max_age` seconds.
     pub fn fault(&self, now: Instant, jwks_max_age: u64) -> Option<String> {
         let age = self.age(now);
-        // The other servers do not wait for this one any more before a key signs.
+        // After that, a key signs although this server may not publish it.
         let is_key_state_known = age <= TERM + Duration::from_secs(2 * jwks_max_age);
         let keys = (!is_key_state_known).then(|| {
             "key state unknown: other servers may sign with keys that this one does not publish"
@@ -154,8 +154,8 @@ impl StoreHealth {
     }
 }
 
-/// How long the other servers wait for one that does not reach the store, beside twice the age of a
-/// key set.
+/// How long the other servers wait for one that does not reach the store, in addition to twice the age
+/// of a key set.
 pub const TERM: Duration = Duration::from_secs(30);
 
 /// The age from which a thread that reports nothing counts as one that has ended.

@@ -1,6 +1,7 @@
 //! The store in PostgreSQL. All SQL of the program is in this module.
 
 mod birth;
+mod blocking;
 mod changed;
 pub mod client_document;
 pub mod database;
@@ -13,6 +14,7 @@ pub mod lifetimes;
 mod lost;
 pub mod node;
 mod password;
+mod position;
 pub mod rekey;
 mod resync;
 mod revocations;

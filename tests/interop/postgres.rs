@@ -3,6 +3,7 @@
 mod commands;
 mod faults;
 mod faulty_keys;
+mod garbage;
 mod impostor;
 mod lifetimes;
 mod lost;
@@ -12,6 +13,7 @@ mod moving;
 pub(crate) mod nodes;
 mod once;
 mod rotation;
+mod secret_uses;
 mod snapshot;
 pub(crate) mod store;
 

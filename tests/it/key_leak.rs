@@ -244,7 +244,7 @@ fn a_key_made_on_a_clock_set_back_waits_for_verifiers() {
     let mut keys = KeyDirectory::new(&home.keys());
     let first = change::generate(&mut keys, 2048, &retention, UnixTime(START)).unwrap();
     let back = START - 3600;
-    let second = change::rotate(&mut keys, 2048, &retention, UnixTime(back)).unwrap();
+    let second = change::rotate(&mut keys, None, &retention, UnixTime(back)).unwrap();
     assert_eq!(second.signing, first.key_id());
     assert_eq!(second.made.times().signs_from, UnixTime(START + 1));
     let server = Library::start(home, "https://auth.example", back);

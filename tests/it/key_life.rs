@@ -17,6 +17,7 @@ use crate::support::command::{Ended, run};
 use crate::support::home::{set_mode, signing_key};
 use crate::support::{
     DEMO, ENCODINGS, Encoding, Home, Library, Program, Request, Response, Token, demo_with,
+    wait_until,
 };
 
 const JWKS: &str = "/.well-known/jwks.json";
@@ -140,6 +141,43 @@ fn rotate_is_refused_while_a_key_waits() {
     assert_eq!(files(&home), before);
 }
 
+/// A published key is not withdrawn, and a key of another size than was asked for is not made to sign.
+#[test]
+fn a_rotation_to_another_size_than_that_of_the_key_that_waits_says_what_to_do() {
+    let home = Home::new();
+    let waits = put_key(&home, now(), now() + 90 * 86400);
+    let before = files(&home);
+    let refused = key(&home, &["rotate", "--bits", "3072"]);
+    let says = format!("grantd: keys: {waits} of 2048 bits is already published and signs from");
+    let retire = format!("`grantd key retire {waits}` when that key signs");
+    refused.assert_error(1, &[&says, "`grantd key generate --bits 3072`, whose", &retire]);
+    assert_eq!(files(&home), before);
+
+    // The advice leads to a key of the size.
+    let short = |arguments: &[&str]| {
+        run(home.command(&[&["key"], arguments].concat()).env("GRANTD_JWKS_MAX_AGE", "1"))
+    };
+    let made = one(&short(&["generate", "--bits", "3072"]));
+    assert_eq!(made["bits"], 3072);
+    let state = || {
+        let listed = printed(&short(&["list"]));
+        listed.iter().find(|key| key["kid"] == made["kid"]).unwrap()["state"].clone()
+    };
+    wait_until(|| state() == "signing");
+    short(&["retire", &waits]).assert_fine();
+    assert_eq!(state(), "signing");
+
+    // Without a size, or with its own, the key that waits is the next one.
+    let soon = Home::new();
+    key(&soon, &["rotate"]).assert_fine();
+    let refused = key(&soon, &["rotate", "--bits", "4096"]);
+    refused.assert_error(1, &["of 2048 bits is already published", "run this again when it signs"]);
+    let old = Home::new();
+    let ready = put_key(&old, now() - 1000, now() + 90 * 86400);
+    let rotated = one(&key(&old, &["rotate", "--bits", "2048"]));
+    assert!(rotated["kid"] == *ready && rotated["instead_of"].is_u64(), "{rotated}");
+}
+
 #[test]
 fn of_concurrent_rotations_one_succeeds() {
     let home = Home::new();
@@ -253,7 +291,7 @@ fn during_a_rotation_every_token_can_be_verified() {
     const START: UnixTime = UnixTime(1_790_000_000);
     let home = Home::new();
     let rotated =
-        change::rotate(&mut KeyDirectory::new(&home.keys()), 2048, &RETENTION, START).unwrap();
+        change::rotate(&mut KeyDirectory::new(&home.keys()), None, &RETENTION, START).unwrap();
     let second_kid = rotated.made.key_id().to_owned();
     let (takes_over, gone) = (rotated.retirement.retires_at, rotated.retirement.gone_at);
     assert_eq!((takes_over, gone), (START + 600, START + 600 + KEPT_FOR));
@@ -292,7 +330,7 @@ fn during_a_rotation_every_token_can_be_verified() {
         change::retire(&mut KeyDirectory::new(&server.home.keys()), None, &RETENTION, gone)
             .unwrap();
     assert_eq!(retired.iter().map(|retired| &*retired.key_id).collect::<Vec<_>>(), [first_kid()]);
-    change::rotate(&mut KeyDirectory::new(&server.home.keys()), 2048, &RETENTION, gone).unwrap();
+    change::rotate(&mut KeyDirectory::new(&server.home.keys()), None, &RETENTION, gone).unwrap();
 }
 
 #[test]

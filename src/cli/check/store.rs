@@ -62,8 +62,12 @@ pub(super) fn load(config: &Config) -> Result<Loaded, CliError> {
     })?;
     problems.extend(keys.faults.iter().map(ToString::to_string));
     let name = database.name().to_owned();
-    let clients = client_file::parse(&name, &text).map_err(|faults| {
-        problems.extend(faults.iter().map(ToString::to_string));
+    let faults = client_document::faults_of_rows(database)?;
+    problems.extend(faults.iter().map(ToString::to_string));
+    let clients = client_file::parse(&name, &text).map_err(|of_text| {
+        if faults.is_empty() {
+            problems.extend(of_text.iter().map(ToString::to_string));
+        }
     });
     let clients = clients.unwrap_or_default();
     let lifetimes = Recorded::read(state).unwrap_or_default();

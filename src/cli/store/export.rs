@@ -14,6 +14,7 @@ use crate::fs::whole_file;
 use crate::registry::client_file;
 use crate::snapshot::lifetimes::Recorded;
 use crate::state::revocations::{Revocations, text_of};
+use crate::store::postgres::client_document;
 use crate::store::postgres::lifetimes;
 use crate::store::postgres::schema;
 use crate::store::postgres::seal::MasterKeys;
@@ -33,7 +34,10 @@ pub(super) fn export(
     schema::require(&mut database)?;
     let Contents { clients, keys } = transfer::export(&mut database, &master_keys)?;
     let entries: Vec<_> = clients.iter().map(|(_, entry)| entry.as_str()).collect();
-    let text = client_file::append_entries(registry, None, &entries)?;
+    let text = client_file::append_entries(registry, None, &entries).or_else(|faults| {
+        let of_rows = client_document::faults_of_rows(&mut database)?;
+        Err(if of_rows.is_empty() { faults } else { of_rows })
+    })?;
     let mut line =
         json!({ "store": database.name(), "clients": clients.len(), "keys": keys.len() });
     let mut written = Written::default();

@@ -2,17 +2,28 @@
 
 use std::path::Path;
 
-use crate::store::postgres::database::{Database, REQUEST_LIMIT};
+use crate::store::postgres::database::{Database, REQUEST_LIMIT, Type};
 use crate::store::postgres::failure::{Failure, FailureKind};
 
 /// Writes the birth, unless there is one that counts. Afterwards there is one epoch, no matter which
-/// node wrote its birth.
+/// server wrote its birth.
 ///
 /// # Errors
 ///
 /// The [`Failure`] of the statement.
 pub(super) fn write(database: &mut Database) -> Result<(), Failure> {
     database.query(BIRTH, &[], REQUEST_LIMIT).map(drop)
+}
+
+/// Writes the birth anew if the transaction ids of the database have gone back since `snapshot`: it was
+/// set back, and has forgotten uses. Returns whether it did.
+///
+/// # Errors
+///
+/// The [`Failure`] of the statement.
+pub(super) fn renew(database: &mut Database, snapshot: &str) -> Result<bool, Failure> {
+    let rows = database.query(RENEW, &[(&snapshot, Type::TEXT)], REQUEST_LIMIT)?;
+    rows.first().map_or(Ok(false), |row| row.get(0))
 }
 
 /// Returns the failure that a birth that was just written does not count.
@@ -23,3 +34,4 @@ pub(super) fn missing(store: &Path) -> Failure {
 }
 
 const BIRTH: &str = "select from grantd.begin_epoch()";
+const RENEW: &str = "select grantd.renew_epoch($1)";

@@ -4,11 +4,14 @@
 use std::collections::{HashMap, HashSet};
 use std::path::Path;
 
+use parking_lot::Mutex;
+
 use crate::fault::Fault;
 use crate::registry::client_file::{self, edit};
 use crate::registry::clients::Registry;
 use crate::store::postgres::database::{BULK_LIMIT, Database, Parameter, Transaction, Type};
-use crate::store::postgres::failure::Failure;
+use crate::store::postgres::failure::{Failure, clean, literal};
+use crate::store::postgres::rows::{self, Entry};
 
 /// Reads the clients with these `ids`.
 ///
@@ -47,7 +50,38 @@ pub fn read_all(transaction: &mut Transaction<'_>) -> Result<String, Failure> {
 /// All [`Fault`]s.
 pub fn registry(database: &mut Database) -> Result<Registry, Vec<Fault>> {
     let text = database.reading(BULK_LIMIT, read_all)?;
-    client_file::parse(database.name(), &text)
+    client_file::parse(database.name(), &text).or_else(|faults| {
+        let of_rows = faults_of_rows(database)?;
+        Err(if of_rows.is_empty() { faults } else { of_rows })
+    })
+}
+
+/// Returns the first faults of entries, each with the client and what to do.
+///
+/// # Errors
+///
+/// The [`Failure`].
+pub fn faults_of_rows(database: &mut Database) -> Result<Vec<Fault>, Failure> {
+    let found = Mutex::new(Vec::new());
+    let take = |entries: Vec<Entry>| {
+        let mut found = found.lock();
+        for (id, client) in entries {
+            let Err(problem) = client else { continue };
+            if found.len() < MOST_FAULTS {
+                let name = format!("client {}", clean(&id));
+                let problem = problem.strip_prefix(&*name).unwrap_or(&problem);
+                let problem = format!(
+                    "{}; correct this entry, or remove it as the owner: DELETE FROM grantd.client \
+                     WHERE client_id = {}",
+                    problem.trim_start_matches(": "),
+                    literal(&id)
+                );
+                found.push(Fault::new(Path::new(&name), problem));
+            }
+        }
+    };
+    rows::each_client(database, &take, &mut |_, _| {})?;
+    Ok(found.into_inner())
 }
 
 fn document(
@@ -121,5 +155,7 @@ const UPDATE: &str = "update grantd.client c set entry = n.entry \
 const INSERT: &str = "insert into grantd.client (client_id, entry) select * from unnest($1, $2)";
 /// The advisory lock of a transaction that changes clients.
 const LOCK: i64 = 0x6772_616e_7464_0003;
+/// The most faults of entries that are shown.
+const MOST_FAULTS: usize = 20;
 /// The most rows of one statement.
 const ROWS: usize = 10_000;

@@ -5,7 +5,6 @@
 //! are unnamed and set nothing in the session, so a PgBouncer in transaction mode may stand between.
 
 use std::cell::Cell;
-use std::future::Future;
 use std::panic::{AssertUnwindSafe, catch_unwind};
 use std::path::Path;
 use std::pin::pin;
@@ -16,14 +15,14 @@ use std::time::{Duration, Instant};
 use futures_util::TryStreamExt as _;
 use tokio::runtime::{Builder, Runtime};
 use tokio::time::timeout;
-use tokio_postgres::error::SqlState;
 pub use tokio_postgres::types::{FromSql, ToSql, Type};
 
 use crate::clock::Clock;
 use crate::config::StoreSettings;
 use crate::fault::Fault;
+use crate::store::postgres::blocking::{too_slow, wait};
 use crate::store::postgres::dial::{Connection, Target};
-use crate::store::postgres::failure::{About, Failure, FailureKind, store_name};
+use crate::store::postgres::failure::{Failure, FailureKind, store_name};
 pub use crate::store::postgres::row::Row;
 use crate::store::postgres::timelines::{Timeline, Timelines};
 use crate::store::postgres::tls;
@@ -376,9 +375,9 @@ impl Database {
             && let Some(runtime) = &self.runtime
         {
             drop(client);
-            // Without its client, the task says goodbye and ends.
+            // Without its client, the task ends the connection and itself.
             let abort = task.abort_handle();
-            let ended = async { timeout(GOODBYE, task).await.is_ok() };
+            let ended = async { timeout(LONGEST_END, task).await.is_ok() };
             if !catch_unwind(AssertUnwindSafe(|| runtime.block_on(ended))).unwrap_or(false) {
                 abort.abort();
             }
@@ -440,9 +439,9 @@ impl Transaction<'_> {
         self.note(done)
     }
 
-    /// Whether the first failure of a statement was the error with this SQLSTATE.
-    pub(super) fn has_failed_with(&self, code: &SqlState) -> bool {
-        self.failed.as_ref().is_some_and(|failure| failure.is(code))
+    /// Whether the first failure of a statement was a time limit of the role.
+    pub(super) fn has_timed_out(&self) -> bool {
+        self.failed.as_ref().is_some_and(Failure::has_timed_out)
     }
 
     /// The name of the store.
@@ -460,25 +459,6 @@ impl Transaction<'_> {
             self.failed.get_or_insert_with(|| failure.clone());
         })
     }
-}
-
-/// Runs `work` on this thread until it ends. A panic, which a malformed answer may cause in the
-/// client library, is a failure.
-fn wait<T>(
-    runtime: Option<&Runtime>,
-    about: &About<'_>,
-    work: impl Future<Output = Result<T, Failure>>,
-) -> Result<T, Failure> {
-    let Some(runtime) = runtime else { return Err(about.away("is no longer used")) };
-    catch_unwind(AssertUnwindSafe(|| runtime.block_on(work)))
-        .unwrap_or_else(|_| Err(about.malformed("an answer that cannot be read")))
-}
-
-fn too_slow(limit: Duration) -> String {
-    format!(
-        "did not answer within {} s: see its load and its locks (pg_stat_activity)",
-        limit.as_secs()
-    )
 }
 
 /// The name of the user of the process.
@@ -504,7 +484,7 @@ const ROWS_OF_LIMIT: u32 = 40;
 const SHORTEST_PAUSE: Duration = Duration::from_millis(100);
 const LONGEST_PAUSE: Duration = Duration::from_secs(1);
 /// The time in which a connection must end that is no longer used.
-const GOODBYE: Duration = Duration::from_millis(100);
+const LONGEST_END: Duration = Duration::from_millis(100);
 
 #[cfg(test)]
 mod tests;

@@ -123,7 +123,7 @@ impl Target {
         let looks = hosts.iter().map(|host| timeout(LOOK, self.connect_to_one(host)));
         for seen in join_all(looks).await.into_iter().flatten().flatten() {
             drop(seen.client);
-            // Without its client, the task says goodbye and ends.
+            // Without its client, the task ends the connection and itself.
             let _ = timeout(LOOK, seen.task).await;
         }
     }

@@ -16,6 +16,7 @@ use crate::fault::Fault;
 pub struct Failure {
     /// The kind, by which a caller decides how to go on.
     pub kind: FailureKind,
+    has_timed_out: bool,
     fault: Box<Fault>,
 }
 
@@ -39,7 +40,7 @@ pub enum FailureKind {
 impl Failure {
     /// Returns a failure of the store with this name.
     pub fn new(kind: FailureKind, store: &Path, problem: impl Into<String>) -> Self {
-        Self { kind, fault: Box::new(Fault::new(store, problem)) }
+        Self { kind, has_timed_out: false, fault: Box::new(Fault::new(store, problem)) }
     }
 
     /// The text: what happened, and what to do.
@@ -47,9 +48,10 @@ impl Failure {
         &self.fault.problem
     }
 
-    /// Whether it is the error with this SQLSTATE.
-    pub fn is(&self, code: &SqlState) -> bool {
-        matches!(&self.kind, FailureKind::Statement(own) if own == code.code().as_bytes())
+    /// Whether the database gave a statement up at a time limit of the role, such as `lock_timeout`. The
+    /// statement had no effect, and may be tried again.
+    pub fn has_timed_out(&self) -> bool {
+        self.has_timed_out
     }
 
     /// Returns the failure of a connection to `store`. `user` and `database` are what the
@@ -57,13 +59,15 @@ impl Failure {
     pub(super) fn of(error: &tokio_postgres::Error, about: &About<'_>) -> Self {
         let source = std::error::Error::source(error);
         if let Some(error) = error.as_db_error() {
-            return Self::of_server(error, about);
+            let has_timed_out =
+                [SqlState::LOCK_NOT_AVAILABLE, SqlState::QUERY_CANCELED].contains(error.code());
+            return Self { has_timed_out, ..Self::of_server(error, about) };
         }
         let text = clean(&match source {
             Some(source) => format!("{error}: {source}"),
             None => error.to_string(),
         });
-        if error.is_closed() || text.ends_with(CUT_OFF) || text.contains(NO_GOODBYE) {
+        if error.is_closed() || text.ends_with(CUT_OFF) || text.contains(NO_END_OF_TLS) {
             return about.away(CLOSED);
         }
         if text.ends_with("password missing") {
@@ -147,6 +151,12 @@ impl Failure {
                 "has no more room ({said}): see max_connections, its memory and its disk"
             ));
         }
+        if *code == SqlState::QUERY_CANCELED {
+            return about.away(&format!(
+                "has given a statement up ({said}): see what it waits for in pg_stat_activity, and \
+                 the statement_timeout of the role {user}"
+            ));
+        }
         if ["08", "57", "58", "XX"].contains(&class) {
             return about.away(&format!("is not available ({said}): see the log of the database"));
         }
@@ -222,6 +232,23 @@ pub(super) fn clean(text: &str) -> String {
     text.chars().take(MAX_TEXT).map(printable).collect()
 }
 
+/// Returns `text` as a literal of SQL that has no control characters, for the advice in a fault.
+pub(super) fn literal(text: &str) -> String {
+    let quoted = text.replace('\\', r"\\").replace('\'', "''");
+    if !text.contains(|c: char| c.is_control() || c == '\\') {
+        return format!("'{quoted}'");
+    }
+    let mut escaped = String::with_capacity(quoted.len());
+    for c in quoted.chars() {
+        if c.is_control() {
+            escaped.push_str(&format!("\\u{:04x}", u32::from(c)));
+        } else {
+            escaped.push(c);
+        }
+    }
+    format!("E'{escaped}'")
+}
+
 /// The name under which a fault shows the store.
 pub(super) fn store_name(url: &crate::config::StoreUrl) -> PathBuf {
     PathBuf::from(url.to_string())
@@ -231,7 +258,23 @@ const MAX_TEXT: usize = 300;
 /// The words of tokio for a connection that was closed in the middle of a message.
 const CUT_OFF: &str = "bytes remaining on stream";
 /// The words of rustls for a connection that was closed without the end of TLS.
-const NO_GOODBYE: &str = "close_notify";
+const NO_END_OF_TLS: &str = "close_notify";
 const CLOSED: &str = "has closed the connection: see whether it runs, and its log";
 pub(super) const READ_ONLY: &str = "accepts no writes, as a standby does: list the hosts of all \
                                     servers in the URL, so that the primary is found";
+
+#[cfg(test)]
+mod tests {
+    use super::*;
+
+    #[test]
+    fn a_literal_controls_no_terminal() {
+        for (text, says) in [
+            ("it's", "'it''s'"),
+            (r"a\b'", r"E'a\\b'''"),
+            ("k\n\u{1b}[\u{9b}", r"E'k\u000a\u001b[\u009b'"),
+        ] {
+            assert_eq!(literal(text), says);
+        }
+    }
+}

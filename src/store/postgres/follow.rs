@@ -27,12 +27,12 @@ use crate::state::key_rotation::KeyRotation;
 use crate::state::revocations::ledger::Shared;
 use crate::state::secret_uses::SecretUses;
 use crate::state::store_health::StoreHealth;
-use crate::store::postgres::birth;
 use crate::store::postgres::changed::Changed;
 use crate::store::postgres::database::{Database, REQUEST_LIMIT, Type};
 use crate::store::postgres::failure::Failure;
 use crate::store::postgres::lifetimes::{self, LifetimeRows};
 use crate::store::postgres::lost::Differences;
+use crate::store::postgres::position::Position;
 use crate::store::postgres::resync::resync_revoked;
 use crate::store::postgres::revocations::{self, Unpolled};
 use crate::store::postgres::rotation::{KeyRotator, Means, Serving};
@@ -41,7 +41,6 @@ use crate::store::postgres::seal::MasterKeys;
 use crate::store::postgres::secret_uses::SecretUseRows;
 use crate::store::postgres::snapshot_file::{Item, LONGEST_WAIT, SnapshotFile, Source};
 use crate::store::postgres::upkeep::Upkeep;
-use crate::time::UnixTime;
 
 /// Follows the store.
 pub struct Follower {
@@ -61,6 +60,8 @@ pub struct Follower {
     pub(super) every: Duration,
     /// `None` if everything must be read anew.
     pub(super) position: Option<Position>,
+    /// The last position, while there is none: what was read up to there is in force.
+    pub(super) last: Option<Position>,
     /// The entries of clients that cannot be used.
     pub(super) faulty: Faulty,
     /// The fault of the signing keys.
@@ -71,15 +72,6 @@ pub struct Follower {
     pub(super) rotation: KeyRotator,
     /// When revocations that are over are dropped from memory next.
     pub(super) drop_due: Instant,
-}
-
-/// How far the outbox was read: up to everything that the snapshot sees.
-#[derive(Clone, Debug)]
-pub(super) struct Position {
-    epoch: String,
-    snapshot: String,
-    /// When the epoch began.
-    since: UnixTime,
 }
 
 /// Puts what was read in force.
@@ -108,39 +100,6 @@ pub struct Keys {
 /// shortened.
 pub type Apply = dyn FnMut(Vec<Update>, Option<Keys>, Vec<lifetimes::Row>) + Send;
 
-impl Position {
-    /// Returns the position of a server that reads everything after this call. Begins an epoch if
-    /// there is none.
-    pub(super) fn begin(database: &mut Database) -> Result<Self, Failure> {
-        for is_born in [false, true] {
-            let rows = database.query(BEGIN, &[], REQUEST_LIMIT)?;
-            if let Some(row) = rows.first() {
-                let since = revocations::time(row.get(2)?);
-                let begun = Self { epoch: row.get(0)?, snapshot: row.get(1)?, since };
-                database.admit(&begun.epoch)?;
-                return Ok(begun);
-            }
-            if !is_born {
-                birth::write(database)?;
-            }
-        }
-        Err(birth::missing(database.name()))
-    }
-
-    /// Returns the store of this position. Its hosts are those of `known`.
-    pub(super) fn source(
-        &self,
-        database: &mut Database,
-        known: &Source,
-    ) -> Result<Source, Failure> {
-        let rows = database.query(SYSTEM, &[], REQUEST_LIMIT)?;
-        let system = rows.first().map_or(Ok(String::new()), |row| row.get(0))?;
-        let (epoch, since) = (self.epoch.clone(), self.since);
-        let timelines = database.timelines();
-        Ok(Source { system, epoch, since, timelines, ..known.clone() })
-    }
-}
-
 impl Follower {
     /// Starts the thread.
     ///
@@ -165,7 +124,7 @@ impl Follower {
                 }
                 if catch_unwind(AssertUnwindSafe(|| self.turn(&mut sink))).is_err() {
                     // A part of the changes may be in force.
-                    self.position = None;
+                    self.forget_position();
                     let store = self.database.name().display();
                     self.health.note_away(format!("{store}: cannot be read: the log has a panic"));
                 }
@@ -183,11 +142,18 @@ impl Follower {
         Ok(Following { stop, thread: Some(thread) })
     }
 
+    /// Lets everything be read anew.
+    fn forget_position(&mut self) {
+        if let Some(position) = self.position.take() {
+            self.last = Some(position);
+        }
+    }
+
     /// Polls once, and logs when the store goes away and when it comes back.
     fn turn(&mut self, sink: &mut Sink) {
         let now = self.clock.instant();
         if self.snapshot_file.is_base_needed() {
-            self.position = None;
+            self.forget_position();
         }
         let unpolled = take(&mut *self.unpolled.lock());
         let done = self.poll(sink);
@@ -252,11 +218,11 @@ impl Follower {
             Ok(())
         });
         if changed.all {
-            self.position = None;
+            self.forget_position();
         }
         read?;
         let Some(next) = next.filter(|next| next.epoch == position.epoch && !changed.all) else {
-            self.position = None;
+            self.forget_position();
             warn!(
                 store = %self.database.name().display(),
                 "the database was started, restored or promoted, a table was emptied, or this server was away for long: reading everything anew"
@@ -383,7 +349,7 @@ impl Follower {
     /// Reads everything, and puts in force in what it differs.
     fn read_anew(&mut self, sink: &mut Sink) -> Result<(), Failure> {
         let now = self.clock.now();
-        let position = Position::begin(&mut self.database)?;
+        let position = Position::begin_after(self.last.as_ref(), &mut self.database)?;
         let source = position.source(&mut self.database, &self.source)?;
         self.snapshot_file.begin(source.clone());
         resync_revoked(&mut self.database, &self.revoked, &mut self.snapshot_file, now)?;
@@ -444,7 +410,7 @@ impl Follower {
         (sink.apply)(updates, keys, shortened);
         self.note_faults();
         self.health.note_epoch(position.since);
-        self.position = Some(position);
+        (self.position, self.last) = (Some(position), None);
         Ok(())
     }
 
@@ -489,9 +455,6 @@ impl Stop {
     }
 }
 
-const BEGIN: &str = "select p.epoch, p.snapshot, floor(extract(epoch from p.since))::bigint \
-                     from grantd.poll(pg_current_snapshot()::text) p limit 1";
-const SYSTEM: &str = "select s.system_identifier::text from pg_control_system() s";
 const POLL: &str = "select p.epoch, p.snapshot, p.is_pruned, \
                     floor(extract(epoch from p.since))::bigint, p.kind, p.name \
                     from grantd.poll($1) p";

@@ -14,7 +14,7 @@ use crate::keys::rotation::Publisher;
 use crate::keys::signing_key::SigningKey;
 use crate::random::Random;
 use crate::store::postgres::database::{Parameter, Row, Transaction, Type};
-use crate::store::postgres::failure::{Failure, clean};
+use crate::store::postgres::failure::{Failure, clean, literal};
 use crate::store::postgres::seal::{MasterKeys, Purpose};
 use crate::time::UnixTime;
 
@@ -145,16 +145,19 @@ pub(super) fn open(
     sealed: &[u8],
     times: &RowTimes,
 ) -> Result<SigningKey, Fault> {
-    open_row(store, master_keys, id, sealed, times).map_err(|mut fault| {
-        fault.problem = format!(
-            "{}; if no server has written this row as it is, remove it as the owner: \
-             DELETE FROM grantd.signing_key WHERE key_id = '{}'; a server makes another next key \
-             (without keys.rotate_every: run `grantd key rotate`)",
-            fault.problem,
-            clean(id).replace('\'', "''")
-        );
-        fault
-    })
+    open_row(store, master_keys, id, sealed, times).map_err(|fault| with_remedy(fault, id))
+}
+
+/// Adds the advice for the row of a key that cannot be opened.
+pub(super) fn with_remedy(mut fault: Fault, id: &str) -> Fault {
+    fault.problem = format!(
+        "{}; if no server has written this row as it is, remove it as the owner: DELETE FROM \
+         grantd.signing_key WHERE key_id = {}; a server makes another next key (without \
+         keys.rotate_every: run `grantd key rotate`)",
+        fault.problem,
+        literal(id)
+    );
+    fault
 }
 
 fn open_row(

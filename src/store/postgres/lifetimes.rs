@@ -1,4 +1,4 @@
-//! The lifetimes that were shortened, as rows that all nodes share.
+//! The lifetimes that were shortened, as rows that all servers share.
 
 use crate::snapshot::lifetimes::{Lifetimes, Shortened};
 use crate::store::postgres::database::{Database, Parameter, REQUEST_LIMIT, ROW_LIMIT, Type};
@@ -60,7 +60,7 @@ pub(super) struct LifetimeRows {
 }
 
 impl LifetimeRows {
-    /// Writes those of `lifetimes` that this node has not written.
+    /// Writes those of `lifetimes` that this server has not written.
     ///
     /// # Errors
     ///

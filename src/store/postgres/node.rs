@@ -8,7 +8,6 @@ use std::sync::Arc;
 use std::thread;
 use std::time::Duration;
 
-use tokio_postgres::error::SqlState;
 use tracing::{error, info, warn};
 
 use crate::clock::Clock;
@@ -34,7 +33,7 @@ use crate::store::postgres::rows;
 use crate::store::postgres::seal::MasterKeys;
 use crate::store::postgres::secret_uses::SecretUseRows;
 use crate::store::postgres::snapshot_file::{self, SnapshotFile, Source};
-use crate::store::postgres::start::{Known, Start};
+use crate::store::postgres::start::{Known, LOCK_PAUSE, LOCK_WAIT, Start};
 use crate::store::postgres::timelines::Timelines;
 use crate::store::postgres::upkeep::Upkeep;
 use crate::store::postgres::uses::UseRows;
@@ -176,6 +175,7 @@ impl Node {
             clock: clock.clone(),
             every: Duration::from_millis(settings.poll_ms),
             position,
+            last: None,
             faulty,
             key_fault,
             secret_use_rows: SecretUseRows::new(begin),
@@ -212,15 +212,15 @@ impl Node {
         let Follower { database, master_keys, snapshot_file, clock, .. } = &mut self.follower;
         let begin = clock.instant();
         let First { keys, is_made } = loop {
-            // The role may have a lock_timeout, and another server may hold the lock for longer.
-            let mut has_waited = false;
+            // Another server may hold the lock for longer than a time limit of the role.
+            let mut has_timed_out = false;
             let first = database.transaction(BULK_LIMIT, |transaction| {
                 let mut rows = KeyRows::new(transaction, master_keys, random);
                 let first = change::first(&mut rows, bits, now);
-                has_waited = transaction.has_failed_with(&SqlState::LOCK_NOT_AVAILABLE);
+                has_timed_out = transaction.has_timed_out();
                 first
             });
-            if has_waited && clock.instant().saturating_duration_since(begin) < LOCK_WAIT {
+            if has_timed_out && clock.instant().saturating_duration_since(begin) < LOCK_WAIT {
                 info!("another server is making the first signing key: trying again");
                 thread::sleep(LOCK_PAUSE);
                 continue;
@@ -236,7 +236,3 @@ impl Node {
         Ok(())
     }
 }
-
-/// How long a server waits for the lock of another one that makes the first key.
-const LOCK_WAIT: Duration = Duration::from_secs(30);
-const LOCK_PAUSE: Duration = Duration::from_millis(100);

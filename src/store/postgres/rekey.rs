@@ -4,6 +4,7 @@ use crate::fault::Fault;
 use crate::random::Random;
 use crate::store::postgres::database::{BULK_LIMIT, Database, Transaction, Type};
 use crate::store::postgres::failure::Failure;
+use crate::store::postgres::keys;
 use crate::store::postgres::seal::{MasterKeys, Purpose};
 
 /// The result of [`rekey`].
@@ -19,7 +20,7 @@ pub struct Rekeyed {
 ///
 /// # Errors
 ///
-/// All [`Fault`]s, one for each value that cannot be opened.
+/// All [`Fault`]s, one for each value that cannot be opened, and one that says that nothing was done.
 pub fn rekey(
     database: &mut Database,
     master_keys: &MasterKeys,
@@ -47,7 +48,13 @@ pub fn rekey(
                 }
             }
         }
-        if faults.is_empty() { Ok(done) } else { Err(faults) }
+        if faults.is_empty() {
+            return Ok(done);
+        }
+        let problem = "no value was sealed anew: see to the rows above, and run `grantd store rekey` \
+                       again";
+        faults.push(Fault::new(transaction.store(), problem));
+        Err(faults)
     })
 }
 
@@ -64,7 +71,11 @@ fn anew(
     name: &str,
     sealed: &[u8],
 ) -> Result<Vec<u8>, Fault> {
-    let plain = master_keys.open(transaction.store(), purpose, name, sealed)?;
+    let opened = master_keys.open(transaction.store(), purpose, name, sealed);
+    let plain = opened.map_err(|fault| match purpose {
+        Purpose::SigningKey => keys::with_remedy(fault, name),
+        _ => fault,
+    })?;
     master_keys.seal(random, purpose, name, &plain).map_err(|_| {
         let problem = "the operating system has no random bytes to seal a key";
         Fault::new(transaction.store(), problem)

@@ -1,6 +1,6 @@
 //! Revocations and cut-offs as rows.
 //!
-//! The node that revokes a token acknowledges it when its row is committed. The other nodes learn of
+//! The server that revokes a token acknowledges it when its row is committed. The other servers learn of
 //! the row by their next poll.
 
 use std::fmt;
@@ -35,7 +35,7 @@ pub(super) struct RevocationRows {
 impl Medium for RevocationRows {
     type Turn = ();
 
-    /// The thread that follows the store reads what other nodes have written.
+    /// The thread that follows the store reads what other servers have written.
     fn look(&mut self) -> Result<(), Fault> {
         Ok(())
     }

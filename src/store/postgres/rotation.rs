@@ -55,7 +55,7 @@ pub(super) struct KeyRotator {
     term: Option<i64>,
     /// This server must not lead before this time.
     unfit_until: Option<Instant>,
-    /// The key that was postponed, because servers have not published it.
+    /// The key that was postponed, because servers have not published it for long enough.
     postponed: Option<String>,
     /// The servers whose last reports were malformed.
     malformed: BTreeSet<String>,
@@ -63,7 +63,7 @@ pub(super) struct KeyRotator {
     failure: Option<String>,
 }
 
-/// The means of one run.
+/// The arguments of one run.
 pub(super) struct Means<'m> {
     pub(super) database: &'m mut Database,
     pub(super) master_keys: &'m MasterKeys,
@@ -128,7 +128,8 @@ impl KeyRotator {
                 }
             }
             Err(failure) => {
-                // The first loss of a connection is the store's, and the next poll connects again.
+                // A connection that is lost once is shown as a failure of the store, and the next poll
+                // connects again.
                 let is_shown = failure.kind != FailureKind::Away || self.failure.is_some();
                 let failure = failure.to_string();
                 if self.failure.as_ref() != Some(&failure) {
@@ -187,7 +188,10 @@ impl KeyRotator {
                         note_waiting(means.health, &key_id, &because_of);
                         self.postponed = Some(key_id);
                     } else {
-                        warn!(kid = key_id, "this key could not be postponed");
+                        warn!(
+                            kid = key_id,
+                            "the next signing key was not postponed: its row has changed, or another server leads"
+                        );
                     }
                 })
             }
@@ -260,6 +264,8 @@ impl KeyRotator {
         let ids: Vec<&str> = self.published.keys().map(String::as_str).collect();
         let ages: Vec<i64> = self.published.values().map(seconds).collect();
         let max_age = i64::try_from(means.serving.retention.jwks_max_age).unwrap_or(i64::MAX);
+        // While such a server reports, one that makes no key does not lead.
+        let makes_keys = means.serving.rotate_every.is_some() && term > NO_TERM;
         let term = i64::try_from(term.as_secs()).unwrap_or(0);
         let parameters = [
             (&self.node as _, Type::TEXT),
@@ -267,8 +273,9 @@ impl KeyRotator {
             (&ages as _, Type::INT8_ARRAY),
             (&max_age as _, Type::INT8),
             (&term as _, Type::INT8),
+            (&makes_keys as _, Type::BOOL),
         ];
-        let rows = means.database.query(ATTEND, &parameters, REQUEST_LIMIT)?;
+        let rows = means.database.query(REPORT, &parameters, REQUEST_LIMIT)?;
         let (mut term, mut now) = (None, 0);
         if let Some(row) = rows.first() {
             (term, now) = (row.get(0)?, row.get::<i64>(1)?);
@@ -392,7 +399,7 @@ const NO_TERM: Duration = Duration::ZERO;
 const MOST_BETWEEN: u64 = 10;
 /// How long a server that cannot make a key lets others lead.
 const UNFIT: Duration = Duration::from_secs(60);
-const ATTEND: &str = "select a.fence, a.now from grantd.attend($1, $2, $3, $4, $5) a";
+const REPORT: &str = "select r.fence, r.now from grantd.report($1, $2, $3, $4, $5, $6) r";
 const LEAVE: &str = "select grantd.leave($1)";
 const ADD: &str = "select grantd.add_next_key($1, $2, $3, $4, $5, $6, $7)";
 const POSTPONE: &str = "select grantd.postpone_key($1, $2, $3, $4, $5, $6)";

@@ -1,23 +1,24 @@
 //! The tables of the store, in the schema `grantd`, and their versions.
 //!
-//! The owner of the schema runs the migrations. A node needs no right to change the schema, nor to
+//! The owner of the schema runs the migrations. A server needs no right to change the schema, nor to
 //! change clients.
 
 use crate::store::postgres::database::{BULK_LIMIT, Database, REQUEST_LIMIT, Transaction, Type};
 use crate::store::postgres::failure::{Failure, FailureKind};
 
 /// The version of the schema that this program uses.
-pub const VERSION: i32 = 5;
+pub const VERSION: i32 = 6;
 
 /// The migrations, in order: the first leads to version 1.
-const MIGRATIONS: [&str; 5] = [
+const MIGRATIONS: [&str; 6] = [
     include_str!("schema/0001.sql"),
     include_str!("schema/0002.sql"),
     include_str!("schema/0003.sql"),
     include_str!("schema/0004.sql"),
     include_str!("schema/0005.sql"),
+    include_str!("schema/0006.sql"),
 ];
-/// The rights of a node. `{role}` stands for its role.
+/// The rights of a server. `{role}` stands for its role.
 const GRANTS: &str = include_str!("schema/grants.sql");
 
 /// The result of [`migrate`].
@@ -29,7 +30,7 @@ pub struct Migrated {
     pub to: i32,
 }
 
-/// Brings the schema to [`VERSION`], and gives `node_role` the rights of a node. All or nothing.
+/// Brings the schema to [`VERSION`], and gives `node_role` the rights of a server. All or nothing.
 /// Commands that run at the same time wait for each other.
 ///
 /// # Errors

@@ -17,7 +17,7 @@ use crate::config::StoreSettings;
 use crate::fault::{Fault, text};
 use crate::fs::whole_file;
 use crate::random::{NoEntropy, Random};
-use crate::store::postgres::failure::clean;
+use crate::store::postgres::failure::{clean, literal};
 
 /// The master keys. The first seals, all of them open.
 pub struct MasterKeys {
@@ -37,25 +37,27 @@ type KeyId = [u8; 8];
 pub enum Purpose {
     /// The document of a signing key; its name is the `kid`.
     SigningKey,
-    /// A secret that all nodes share.
+    /// A secret that all servers share.
     Secret,
     /// The copy of the store in the state directory.
     Snapshot,
 }
 
 impl Purpose {
-    /// The advice for a value that was changed.
-    fn remedy(self) -> &'static str {
+    /// The advice for a value with this name that cannot be opened.
+    fn remedy(self, name: &str) -> String {
         match self {
-            Self::SigningKey => {
-                "restore it from a backup, or replace all keys with `grantd key rotate --now`"
-            }
+            Self::SigningKey => "restore its row from a backup".to_owned(),
             Self::Secret => {
-                "restore it from a backup, or, as the owner, delete its row from grantd.secret, and \
-                 restart all servers"
+                let restart = if name == DECOY_KEY { ", and restart all servers" } else { "" };
+                format!(
+                    "restore its row from a backup, or remove it as the owner: DELETE FROM \
+                     grantd.secret WHERE name = {}{restart}",
+                    literal(name)
+                )
             }
             Self::Snapshot => {
-                "delete the file: `serve` writes it anew when it has read the database"
+                "delete the file: `serve` writes it anew when it has read the database".to_owned()
             }
         }
     }
@@ -167,15 +169,16 @@ impl MasterKeys {
         let Some((id, nonce, text)) = parts(sealed) else {
             return Err(fault(&format!(
                 "is not sealed as this release seals: use the release that wrote it, or {}",
-                purpose.remedy()
+                purpose.remedy(name)
             )));
         };
         let Some(MasterKey { key, .. }) = self.keys.iter().find(|key| key.id == id) else {
             return Err(fault(&format!(
                 "is sealed with the master key {}, and those that are set are {}: add its line to \
-                 store.master_key_file, or restore it from a copy; without it, the value is lost",
+                 store.master_key_file, or restore it from a copy; without it, the value is lost: {}",
                 hex(&id),
-                self.ids().join(", ")
+                self.ids().join(", "),
+                purpose.remedy(name)
             )));
         };
         let aad = Aad::from(authenticated(&id, purpose, name));
@@ -185,7 +188,7 @@ impl MasterKeys {
             .map_err(|_| {
                 fault(&format!(
                     "was changed since it was sealed, or belongs elsewhere: {}",
-                    purpose.remedy()
+                    purpose.remedy(name)
                 ))
             })?
             .len();
@@ -249,6 +252,8 @@ fn hex(bytes: &[u8]) -> String {
     bytes.iter().map(|byte| format!("{byte:02x}")).collect()
 }
 
+/// The name of the sealed decoy key.
+pub(super) const DECOY_KEY: &str = "decoy key";
 const VARIABLE: &str = "GRANTD_MASTER_KEY";
 const KEY_BYTES: usize = 32;
 const FORMAT: u8 = 1;

@@ -1,4 +1,4 @@
-//! The uses of secrets, added up over all nodes.
+//! The uses of secrets, added up over all servers.
 
 use std::time::{Duration, Instant};
 
@@ -19,7 +19,7 @@ impl SecretUseRows {
         Self { due: now, read_until: 0 }
     }
 
-    /// If it is due at `now`, adds what this node has counted to the sums, and reads the sums that
+    /// If it is due at `now`, adds what this server has counted to the sums, and reads the sums that
     /// have changed.
     ///
     /// # Errors
@@ -36,7 +36,9 @@ impl SecretUseRows {
             return Ok(());
         }
         self.due = now + EVERY;
-        for unsent in uses.unsent().chunks(BATCH) {
+        let mut unsent = uses.unsent();
+        unsent.retain(|one| is_storable(&one.label));
+        for unsent in unsent.chunks(BATCH) {
             add(database, unsent)?;
             uses.note_sent(unsent);
         }
@@ -53,6 +55,12 @@ impl SecretUseRows {
     }
 }
 
+/// Whether the database takes this label. Otherwise the uses of all secrets in the batch would be
+/// refused with it.
+fn is_storable(label: &str) -> bool {
+    label.len() <= LONGEST_LABEL && !label.contains('\0')
+}
+
 fn add(database: &mut Database, unsent: &[Unsent]) -> Result<(), Failure> {
     let clients: Vec<_> = unsent.iter().map(|one| &*one.client_id).collect();
     let labels: Vec<_> = unsent.iter().map(|one| &*one.label).collect();
@@ -67,16 +75,17 @@ fn add(database: &mut Database, unsent: &[Unsent]) -> Result<(), Failure> {
     database.query(ADD, &parameters, REQUEST_LIMIT).map(drop)
 }
 
-/// Sorted, so that two nodes never wait for each other's rows.
+/// Sorted, so that two servers never wait for each other's rows. A sum stays at its limit: an error
+/// would keep all uses of the batch from being added.
 const ADD: &str = "\
     insert into grantd.secret_use as s (client_id, label, uses, last_used) \
-    select t.client_id, t.label, t.uses, t.last_used \
+    select t.client_id, t.label, least(t.uses, 4611686018427387904), t.last_used \
     from unnest($1::text[], $2::text[], $3::bigint[], $4::bigint[]) \
         as t (client_id, label, uses, last_used) \
     where exists (select from grantd.client c where c.client_id = t.client_id) \
     order by t.client_id, t.label \
     on conflict (client_id, label) do update set \
-        uses = s.uses + excluded.uses, \
+        uses = least(s.uses, 4611686018427387904 - excluded.uses) + excluded.uses, \
         last_used = greatest(s.last_used, excluded.last_used), \
         at = clock_timestamp()";
 /// A sum may become visible some time after it was added up.
@@ -85,5 +94,7 @@ const CHANGED: &str = "\
         floor(extract(epoch from now()))::bigint - 60 \
     from grantd.secret_use s where s.at >= to_timestamp($1::bigint)";
 const EVERY: Duration = Duration::from_secs(20);
+/// The most bytes of a label. The database takes as many characters.
+const LONGEST_LABEL: usize = 1000;
 /// The number of sums that one statement changes.
 const BATCH: usize = 1000;

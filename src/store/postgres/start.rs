@@ -6,9 +6,10 @@ use std::io::ErrorKind;
 use std::mem::take;
 use std::path::Path;
 use std::sync::Arc;
+use std::thread;
 use std::time::Duration;
 
-use tracing::{error, warn};
+use tracing::{error, info, warn};
 use zeroize::Zeroizing;
 
 use crate::clock::Clock;
@@ -20,14 +21,14 @@ use crate::random::Random;
 use crate::registry::clients::Registry;
 use crate::state::revocations::ledger::Shared;
 use crate::store::postgres::database::{Database, REQUEST_LIMIT, Type};
-use crate::store::postgres::failure::{Failure, FailureKind};
-use crate::store::postgres::follow::Position;
+use crate::store::postgres::failure::{Failure, FailureKind, clean};
 use crate::store::postgres::lifetimes;
 use crate::store::postgres::lost::Recalled;
+use crate::store::postgres::position::Position;
 use crate::store::postgres::resync::resync_revoked;
 use crate::store::postgres::rows::{self, Faulty, SealedKey, SealedKeys};
 use crate::store::postgres::schema;
-use crate::store::postgres::seal::{MasterKeys, Purpose};
+use crate::store::postgres::seal::{DECOY_KEY, MasterKeys, Purpose};
 use crate::store::postgres::snapshot_file::{self, Item, Loaded, SnapshotFile, Source};
 use crate::time::UnixTime;
 
@@ -50,6 +51,15 @@ pub(super) struct Known {
     pub(super) away: Option<(Duration, String)>,
 }
 
+/// The signing keys at the start of a server.
+struct Keys {
+    keys: Vec<SigningKey>,
+    /// The ids of all rows that are not retired.
+    ids: HashSet<String>,
+    /// The fault of a row.
+    fault: Option<String>,
+}
+
 /// Why the store was not read.
 enum Unread {
     /// It is away.
@@ -60,7 +70,7 @@ enum Unread {
 
 impl From<Failure> for Unread {
     fn from(failure: Failure) -> Self {
-        if failure.kind == FailureKind::Away {
+        if failure.kind == FailureKind::Away || failure.has_timed_out() {
             Self::Away(failure)
         } else {
             Self::Unusable(failure.into())
@@ -113,7 +123,7 @@ impl Start<'_> {
         match self.of_snapshot(path, &failure) {
             Ok(known) => Ok(known),
             // Without a snapshot, the store gets all the time that its URL grants.
-            Err(faults) => self.read(None).map_err(|unread| {
+            Err(faults) => self.read_in_time().map_err(|unread| {
                 let mut all = match unread {
                     Unread::Unusable(faults) => return faults,
                     Unread::Away(_) => vec![Fault::from(failure)],
@@ -133,7 +143,23 @@ impl Start<'_> {
     ///
     /// All [`Fault`]s.
     pub(super) fn of_store(&mut self) -> Result<Known, Vec<Fault>> {
-        Ok(self.read(None)?)
+        Ok(self.read_in_time()?)
+    }
+
+    /// Reads the store. Waits for a lock that another transaction holds.
+    fn read_in_time(&mut self) -> Result<Known, Unread> {
+        let begin = self.clock.instant();
+        loop {
+            let failure = match self.read(None) {
+                Err(Unread::Away(failure)) if failure.has_timed_out() => failure,
+                read => return read,
+            };
+            if self.clock.instant().saturating_duration_since(begin) >= LOCK_WAIT {
+                return Err(failure.into());
+            }
+            info!(error = %failure, "the store could not be read in time: trying again");
+            thread::sleep(LOCK_PAUSE);
+        }
     }
 
     /// Reads the store, and compares it with the snapshot in `path`.
@@ -150,26 +176,8 @@ impl Start<'_> {
         snapshot_file.begin(source.clone());
         snapshot_file.set_decoy_key(sealed_decoy_key);
         resync_revoked(database, &shared, snapshot_file, now)?;
-        let sealed = rows::sealed_keys(database)?;
-        let (keys, faults) = rows::open_keys(database.name(), master_keys, &sealed);
-        let key_ids: HashSet<_> = sealed.sealed.iter().map(|(id, _)| id.clone()).collect();
-        let (sealed, faulty) = rows::divide(sealed.sealed, &keys);
-        // Without these keys, this server would sign with another one than the others for as long as
-        // it runs, if a master key is missing here. A row that no server has written, or that was
-        // damaged, must not keep all servers from starting.
-        let ids = master_keys.ids();
-        let is_missing = |(_, sealed): &SealedKey| {
-            MasterKeys::id_in(sealed).is_some_and(|id| !ids.contains(&id))
-        };
-        let can_sign = keys.iter().any(|key| key.times().signs_from <= now);
-        if !faults.is_empty() && (!can_sign || faulty.iter().any(is_missing)) {
-            return Err(Unread::Unusable(faults));
-        }
-        for fault in &faults {
-            error!(%fault, "this signing key is not used");
-        }
-        let key_fault = faults.first().map(ToString::to_string);
-        snapshot_file.add_keys(sealed, &[]);
+        let Keys { keys, ids: key_ids, fault: key_fault } = self.keys(path, &source, now)?;
+        let Self { database, snapshot_file, .. } = self;
         let (clients, faulty) = rows::registry(database, &mut |id, entry| {
             snapshot_file.add(&Item::Client(id, entry));
             if let Some(recalled) = &mut recalled {
@@ -192,6 +200,46 @@ impl Start<'_> {
             source,
             away: None,
         })
+    }
+
+    /// Reads the signing keys. Of those that have a fault, takes the previous versions from the
+    /// snapshot in `path`: the servers that run keep them, too, and will sign with them.
+    fn keys(
+        &mut self,
+        path: Option<&Path>,
+        source: &Source,
+        now: UnixTime,
+    ) -> Result<Keys, Unread> {
+        let Self { database, master_keys, snapshot_file, .. } = self;
+        let sealed = rows::sealed_keys(database)?;
+        let (mut keys, faults) = rows::open_keys(database.name(), master_keys, &sealed);
+        let ids = sealed.sealed.iter().map(|(id, _)| id.clone()).collect();
+        let (mut sealed, mut faulty) = rows::divide(sealed.sealed, &keys);
+        if let Some(path) = path.filter(|_| !faulty.is_empty()) {
+            let (kept, previous) = previous_versions(path, source, master_keys, &faulty);
+            faulty.retain(|(id, _)| !kept.iter().any(|(kept, _)| kept == id));
+            for (id, _) in &kept {
+                warn!(kid = clean(id), "the previous version of this signing key stays in force");
+            }
+            keys.extend(previous);
+            sealed.extend(kept);
+        }
+        // Without these keys, this server would sign with another one than the others for as long as
+        // it runs, if a master key is missing here. A row that no server has written, or that was
+        // damaged, must not keep all servers from starting.
+        let own = master_keys.ids();
+        let is_missing = |(_, sealed): &SealedKey| {
+            MasterKeys::id_in(sealed).is_some_and(|id| !own.contains(&id))
+        };
+        let can_sign = keys.iter().any(|key| key.times().signs_from <= now);
+        if !faults.is_empty() && (!can_sign || faulty.iter().any(is_missing)) {
+            return Err(Unread::Unusable(faults));
+        }
+        for fault in &faults {
+            error!(%fault, "this version of a signing key is not used");
+        }
+        snapshot_file.add_keys(sealed, &[]);
+        Ok(Keys { keys, ids, fault: faults.first().map(ToString::to_string) })
     }
 
     fn of_snapshot(&mut self, path: &Path, failure: &Failure) -> Result<Known, Vec<Fault>> {
@@ -247,6 +295,27 @@ fn recall(
         );
         None
     })
+}
+
+/// Returns the versions of the keys `faulty` in the snapshot in `path`, sealed and opened.
+fn previous_versions(
+    path: &Path,
+    source: &Source,
+    master_keys: &Arc<MasterKeys>,
+    faulty: &[SealedKey],
+) -> (Vec<SealedKey>, Vec<SigningKey>) {
+    if path.symlink_metadata().is_err_and(|error| error.kind() == ErrorKind::NotFound) {
+        return <_>::default();
+    }
+    let mut sealed = snapshot_file::keys(path, source, master_keys).unwrap_or_else(|fault| {
+        warn!(error = %fault, "the last snapshot cannot be read: previous versions of signing keys are not found in it");
+        Vec::new()
+    });
+    sealed.retain(|(id, _)| faulty.iter().any(|(faulty, _)| faulty == id));
+    let sealed = SealedKeys::of_snapshot(sealed);
+    let (keys, _) = rows::open_keys(path, master_keys, &sealed);
+    let (sealed, _) = rows::divide(sealed.sealed, &keys);
+    (sealed, keys)
 }
 
 /// A snapshot whose keys are opened.
@@ -359,7 +428,9 @@ const LONGEST_CONNECT: Duration = Duration::from_secs(3);
 const CUT: &str = "the snapshot ends in the middle of a record, as after a crash: the changes of its last \
                    seconds are missing";
 const CANNOT_START: &str = "no server can start from it while the database is away";
-const DECOY_KEY: &str = "decoy key";
 const GET_SECRET: &str = "select s.sealed from grantd.secret s where s.name = $1";
 const PUT_SECRET: &str = "insert into grantd.secret (name, sealed) values ($1, $2) \
                           on conflict (name) do nothing";
+/// How long a server that starts waits for a lock, if the role has a shorter time limit.
+pub(super) const LOCK_WAIT: Duration = Duration::from_secs(30);
+pub(super) const LOCK_PAUSE: Duration = Duration::from_millis(100);

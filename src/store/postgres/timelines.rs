@@ -30,7 +30,7 @@ pub(super) struct Timelines {
     /// The file in which they are kept; `None` if they are not.
     file: Option<PathBuf>,
     clock: Clock,
-    complained: Mutex<Option<Instant>>,
+    logged: Mutex<Option<Instant>>,
 }
 
 impl Timeline {
@@ -46,7 +46,7 @@ impl Timelines {
     /// Begins with `seen`, which the snapshot in `file` has kept, if one is kept.
     pub(super) fn new(seen: Vec<Timeline>, file: Option<PathBuf>, clock: &Clock) -> Self {
         let (seen, clock) = (Mutex::new(seen), clock.clone());
-        Self { seen, file, clock, complained: Mutex::default() }
+        Self { seen, file, clock, logged: Mutex::default() }
     }
 
     /// Returns the highest timelines.
@@ -79,7 +79,7 @@ impl Timelines {
             Some(known) => {
                 let problem = self.problem(timeline.number, known.number);
                 drop(seen);
-                self.complain(host, &problem);
+                self.log(host, &problem);
                 return Err(problem);
             }
         }
@@ -107,11 +107,12 @@ impl Timelines {
         )
     }
 
-    fn complain(&self, host: &str, problem: &str) {
+    /// Logs that a host is not used, at most once a minute.
+    fn log(&self, host: &str, problem: &str) {
         let now = self.clock.instant();
-        let mut complained = self.complained.lock();
-        if complained.is_none_or(|last| now.saturating_duration_since(last) >= COMPLAIN_EVERY) {
-            *complained = Some(now);
+        let mut logged = self.logged.lock();
+        if logged.is_none_or(|last| now.saturating_duration_since(last) >= LOG_EVERY) {
+            *logged = Some(now);
             warn!(host, problem, "an old primary of the database is not used");
         }
     }
@@ -119,7 +120,7 @@ impl Timelines {
 
 /// The most systems that are kept.
 const MOST_SYSTEMS: usize = 16;
-const COMPLAIN_EVERY: Duration = Duration::from_secs(60);
+const LOG_EVERY: Duration = Duration::from_secs(60);
 
 #[cfg(test)]
 mod tests {

@@ -13,7 +13,7 @@ use crate::store::postgres::failure::Failure;
 use crate::store::postgres::keys;
 use crate::store::postgres::resync::resync_revoked;
 use crate::store::postgres::revocations;
-use crate::store::postgres::seal::{MasterKeys, Purpose};
+use crate::store::postgres::seal::MasterKeys;
 use crate::store::postgres::snapshot_file::SnapshotFile;
 use crate::time::UnixTime;
 
@@ -150,17 +150,14 @@ fn read(transaction: &mut Transaction<'_>, master_keys: &MasterKeys) -> Result<C
         sealed.push((row.get(0)?, row.get(1)?));
         Ok(())
     })?;
-    let mut keys = Vec::new();
+    let mut opened = Vec::new();
     for (key_id, sealed) in sealed {
         let (key_id, sealed): (String, Vec<u8>) = (key_id, sealed);
-        let opened = master_keys.open(transaction.store(), Purpose::SigningKey, &key_id, &sealed);
-        let document = opened.and_then(|document| {
-            let text = std::str::from_utf8(&document).map(str::to_owned).map(Zeroizing::new);
-            text.map_err(|_| Fault::new(transaction.store(), format!("{key_id}: is no text")))
-        });
-        keys.push((key_id, document.map_err(Problem::Fault)?));
+        let document = keys::document(transaction.store(), master_keys, &key_id, &sealed)
+            .map_err(|fault| keys::with_remedy(fault, &key_id));
+        opened.push((key_id, document.map_err(Problem::Fault)?));
     }
-    Ok(Contents { clients, keys })
+    Ok(Contents { clients, keys: opened })
 }
 
 fn has_retired(transaction: &mut Transaction<'_>) -> Result<bool, Failure> {

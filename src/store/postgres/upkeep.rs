@@ -1,4 +1,4 @@
-//! Drops the rows that are over, in batches of bounded size. Each node does so, by the clock of the
+//! Drops the rows that are over, in batches of bounded size. Each server does so, by the clock of the
 //! database; what one has dropped, the others do not find.
 
 use std::time::{Duration, Instant};

@@ -1,12 +1,12 @@
 //! Uses of assertions and proofs as rows: a use is accepted if its row was inserted.
 //!
 //! The database decides, by its own clock. It refuses what has ended, what is used, what is signed in
-//! the future, and what was signed before the birth of the table: nobody knows what was used before
-//! it. Each time has the tolerance for clocks. The birth is a row of the same table. PostgreSQL does
-//! not log this table, so the birth and the uses are lost together when it crashes or a standby is
+//! the future, and what was signed before the birth of the table, which may have been used before it.
+//! Each time has the tolerance for clocks. The birth is a row of the same table. PostgreSQL does not
+//! log this table, so the birth and the uses are lost together when it crashes or a standby is
 //! promoted.
 //!
-//! The node keeps in memory what it has recorded, for the shares of its clients.
+//! The server keeps in memory what it has recorded, for the shares of its clients.
 
 use std::collections::HashSet;
 use std::sync::Arc;
@@ -68,7 +68,7 @@ impl Inserted {
 }
 
 impl UseRows {
-    /// At most `capacity` uses of this node can be live. Notes in `unrecorded` why none can be
+    /// At most `capacity` uses of this server can be live. Notes in `unrecorded` why none can be
     /// recorded.
     pub(super) fn new(
         database: Database,
@@ -201,7 +201,7 @@ impl Commit<Use, Result<(), UseError>> for UseRows {
 
 /// Returns one row: the epoch (null if the table has no birth), the time up to which what was signed
 /// is refused, the time up to which rows were dropped, the time, and the keys that were inserted.
-/// Sorted, so that two nodes never wait for each other's rows.
+/// Sorted, so that two servers never wait for each other's rows.
 ///
 /// An assertion or proof that was signed later than the tolerance for clocks allows, by the clock of
 /// the database, is not inserted: if the rows were lost now, it would be accepted once more.

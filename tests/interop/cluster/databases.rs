@@ -213,8 +213,8 @@ fn encrypted(bouncer: &PgBouncer, office: &Home) -> String {
     format!("{url}?sslmode=verify-full&sslrootcert={}", authority.display())
 }
 
-/// Asserts that the settings of the role of the nodes are in force behind PgBouncer, which lets no one in
-/// without TLS.
+/// Asserts that the settings of the role of the nodes are in force behind PgBouncer, which accepts no
+/// connection without TLS.
 fn assert_limits(bouncer: &PgBouncer, office: &Home) {
     let encrypted = encrypted(bouncer, office);
     let settings = "select current_setting('jit'), current_setting('lock_timeout'),

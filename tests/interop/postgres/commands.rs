@@ -138,6 +138,10 @@ fn each_command_of_keys_says_the_same_on_both_stores() {
     for ended in both.run(&["key", "rotate"], "") {
         ended.assert_error(1, &["is already published and signs from"]);
     }
+    for ended in both.run(&["key", "rotate", "--bits", "4096"], "") {
+        let says = ["of 2048 bits is already published", "run this again when it signs"];
+        ended.assert_error(1, &says);
+    }
     assert_eq!(kids(&["key", "list"]).len(), 2);
     let replaced = kids(&["key", "rotate", "--now"]);
     let left = kids(&["key", "list"]);

@@ -12,6 +12,7 @@ use crate::support::postgres::Role;
 use crate::support::registry::client_json;
 use crate::support::status::{assert_revoked, is_active, revoke, token_of};
 use crate::support::{Program, Signer, wait_until};
+
 /// A standby that is promoted may lack what was written last.
 #[test]
 fn what_a_promoted_standby_has_lost_is_written_back() {
@@ -140,4 +141,47 @@ fn what_a_cut_off_covers_is_not_written_back() {
     let is_lost = |line: &Value| line["message"].to_string().contains("had lost");
     assert_eq!(node.log.count(is_lost), 0);
     assert_eq!(cluster.psql("select count(*) from grantd.revocation"), "0");
+}
+
+/// A machine of the database that is set back with its memory: transaction ids repeat, while the start of
+/// PostgreSQL and the birth of the guard stay. It is imitated by polls whose snapshots are ahead.
+#[test]
+fn a_database_that_is_set_back_while_it_runs_is_read_anew_and_begins_an_epoch() {
+    let signer = Signer::es256();
+    let cluster = cluster_with(&[asserting(&signer)]);
+    let nodes = [(); 2].map(|()| start(&cluster.url(Role::Node), &[], &[]));
+    wait_until_accepted(&nodes[0], &signer);
+    let before = assertion(&signer, "before");
+    let epoch = || cluster.psql("select epoch from grantd.epoch");
+    let old = epoch();
+    cluster.psql(
+        "alter function grantd.poll(text) rename to real_poll;
+         create sequence grantd.polls;
+         create function grantd.poll(last text)
+         returns table (epoch text, snapshot text, is_pruned boolean, since timestamptz, kind text,
+           name text, seq bigint)
+         language sql security definer as $$
+           select p.epoch,
+             format('%1$s:%1$s:', pg_snapshot_xmax(p.snapshot::pg_snapshot)::text::bigint + 1000000),
+             nextval('grantd.polls') = 0, p.since, null, null, null::bigint
+           from grantd.real_poll(last) p limit 1
+         $$",
+    );
+    let polls = || cluster.psql("select last_value from grantd.polls").parse::<u64>().unwrap();
+    wait_until(|| polls() >= 10);
+    put(&cluster, &client_json("missed", &json!({})));
+    cluster.psql(
+        "drop function grantd.poll(text); alter function grantd.real_poll(text) rename to poll",
+    );
+    let is_granted =
+        |node: &Program| ask(node.address, "missed", &secret_of("missed")).status == 200;
+    wait_until(|| nodes.iter().all(is_granted));
+    let is_said = |line: &Value| {
+        line["message"].as_str().is_some_and(|it| it.starts_with("the database was set back"))
+    };
+    assert!(nodes.iter().all(|node| node.log.count(is_said) == 1));
+    assert_ne!(epoch(), old);
+    nodes.iter().for_each(wait_until_ready);
+    present(nodes[1].address, &before).assert_refused(400, "invalid_client");
+    wait_until_accepted(&nodes[1], &signer);
 }

@@ -13,6 +13,7 @@ use grantd::clock::Clock;
 use serde_json::{Value, json};
 
 use super::nodes::{cluster_with, readiness, start, start_in};
+use super::snapshot::end;
 use super::store::{MASTER_KEY, OTHER_MASTER_KEY, on, with_store};
 use crate::support::command::{Ended, run};
 use crate::support::home::{secret_of, set_mode};
@@ -34,7 +35,7 @@ const SELDOM: (&str, &str) = ("GRANTD_KEYS__ROTATE_EVERY", "90d");
 const OFTEN: (&str, &str) = ("GRANTD_KEYS__ROTATE_EVERY", "24s");
 
 /// Returns a cluster with a client whose tokens live for two seconds.
-fn cluster() -> Postgres {
+pub(super) fn cluster() -> Postgres {
     cluster_with(&[client_json("c", &json!({ "token_lifetime": 2 }))])
 }
 
@@ -69,7 +70,7 @@ fn key_of(answer: &Response, key_set: &Value) -> String {
 }
 
 /// Returns the id of the key with which a server signs.
-fn signs_with(node: &Program) -> String {
+pub(super) fn signs_with(node: &Program) -> String {
     let answer = node.ask(&grant());
     key_of(&answer, &node.ask(&Request::get(JWKS)).json())
 }
@@ -79,14 +80,14 @@ fn wait_until_it_leads(node: &Program) {
 }
 
 /// Returns the holder of the lease and the number of its term.
-fn lease(cluster: &Postgres) -> (String, u64) {
+pub(super) fn lease(cluster: &Postgres) -> (String, u64) {
     let row = cluster.psql("select holder, fence from grantd.lease where ends > clock_timestamp()");
     let (holder, fence) = row.split_once('|').unwrap_or_default();
     (holder.to_owned(), fence.parse().unwrap_or(0))
 }
 
 /// Runs `grantd key` as the owner.
-fn key(cluster: &Postgres, arguments: &[&str]) -> Ended {
+pub(super) fn key(cluster: &Postgres, arguments: &[&str]) -> Ended {
     let short = ("GRANTD_JWKS_MAX_AGE", "5");
     let arguments = [&["key"], arguments].concat();
     let home = Home::without_key();
@@ -390,20 +391,72 @@ fn a_server_with_a_master_key_that_the_others_may_lack_makes_no_key() {
     wait_until(|| published(&fit).len() == 2 && published(&unfit).len() == 2);
 }
 
+/// A server without the setting would make no key for as long as it led.
+#[test]
+fn a_server_without_the_setting_leads_only_while_none_has_it() {
+    let cluster = cluster();
+    let url = cluster.url(Role::Node);
+    let without = start(&url, &[], &[SHORT]);
+    wait_until_it_leads(&without);
+    let is_of = |node: &Program| lease(&cluster).0.contains(&format!(":{}:", node.id()));
+    let with = start(&url, &[], &[SHORT, SELDOM]);
+    wait_until(|| is_of(&with));
+    wait_until(|| [&with, &without].iter().all(|node| published(node).len() == 2));
+    drop(end(with));
+    wait_until(|| is_of(&without));
+}
+
+/// Each server notices that no server makes the next key.
+#[test]
+fn a_next_key_that_no_server_makes_is_overdue_after_ten_minutes() {
+    let cluster = cluster_with(&[]);
+    // A key without times in its file signs since 1970.
+    let home = Home::new();
+    home.write("clients.json", "{\"clients\": []}");
+    let import = ["store", "import", "--clients", "clients.json", "--keys", "keys"];
+    on(&home, &cluster.url(Role::Owner), &import).assert_fine();
+    cluster.psql("update grantd.lease set holder = 'other', ends = 'infinity'");
+    let url = cluster.url(Role::Node);
+    let node = start(&url, &[], &[SHORT, SELDOM]);
+    let overdue = "degraded: the next signing key is overdue, and no server makes it: see the log of \
+                   each server with keys.rotate_every\n";
+    wait_until(|| readiness(&node) == (200, overdue.to_owned()));
+    assert_eq!(node.metric("grantd_key_rotation_held_up "), 1);
+    cluster.psql("update grantd.lease set ends = '-infinity'");
+    wait_until(|| readiness(&node) == (200, "ok\n".to_owned()));
+    assert_eq!(published(&node).len(), 2);
+}
+
 #[test]
 fn a_server_waits_for_another_one_that_makes_the_first_key() {
+    for limit in ["lock_timeout", "statement_timeout"] {
+        waits_for("select pg_advisory_xact_lock(7454127460278599682)", limit);
+    }
+}
+
+#[test]
+fn a_server_that_starts_without_a_snapshot_waits_for_a_table() {
+    for limit in ["lock_timeout", "statement_timeout"] {
+        waits_for("lock table grantd.client", limit);
+    }
+}
+
+/// Starts a server while another transaction holds a lock for longer than a time limit of the role.
+fn waits_for(lock: &str, limit: &str) {
     let cluster = cluster();
-    let role = Role::Node.name();
-    cluster.psql(&format!("alter role {role} set lock_timeout = '200ms'"));
-    let mut lock = Session::open(&cluster);
-    lock.run("begin; select pg_advisory_xact_lock(7454127460278599682)");
+    cluster.psql(&format!("alter role {} set {limit} = '500ms'", Role::Node.name()));
+    let mut locking = Session::open(&cluster);
+    locking.run(&format!("begin; {lock}"));
     thread::scope(|scope| {
         let server = scope.spawn(|| start(&cluster.url(Role::Node), &[], &[SHORT]));
-        let waits = "select count(*) from pg_stat_activity where wait_event = 'advisory'";
-        wait_until(|| cluster.psql(waits) == "1");
-        wait_until(|| cluster.psql(waits) == "0");
-        wait_until(|| cluster.psql(waits) == "1");
-        lock.run("rollback");
+        let waits = format!(
+            "select count(*) from pg_stat_activity where wait_event_type = 'Lock' and usename = '{}'",
+            Role::Node.name()
+        );
+        for expected in ["1", "0", "1"] {
+            wait_until(|| cluster.psql(&waits) == expected);
+        }
+        locking.run("rollback");
         assert_eq!(published(&server.join().unwrap()).len(), 1);
     });
 }

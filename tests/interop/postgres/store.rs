@@ -216,6 +216,7 @@ fn a_node_writes_nothing_without_bounds() {
          select n::text, '' from generate_series(1, 201) n",
         "insert into grantd.secret values ('s', repeat('x', 5000)::bytea)",
         "begin; savepoint a; select grantd.drop_uses(9); release a; commit",
+        "begin; savepoint a; select grantd.renew_epoch('4000000000:4000000000:'); release a; commit",
     ] {
         let refused = call(sql);
         assert!(
@@ -226,6 +227,15 @@ fn a_node_writes_nothing_without_bounds() {
     assert_eq!(epoch(), born);
     call("select grantd.drop_uses(9)").assert_fine();
     assert_eq!(epoch(), born);
+    assert_eq!(cluster.psql("select count(*) from grantd.guard"), "1");
+    // An epoch ends only for a caller whose last snapshot is ahead.
+    let poll = |last: &str| {
+        call(&format!("select is_pruned, grantd.renew_epoch({last}) from grantd.poll({last})"))
+    };
+    assert_eq!(poll("pg_current_snapshot()::text").assert_fine(), "f|f\n");
+    assert_eq!(epoch(), born);
+    assert_eq!(poll("'4000000000:4000000000:'").assert_fine(), "t|t\n");
+    assert_ne!(epoch(), born);
     assert_eq!(cluster.psql("select count(*) from grantd.guard"), "1");
 }
 
@@ -391,7 +401,7 @@ fn a_rekey_seals_all_keys_anew() {
         1,
         &[&format!("is sealed with the master key {old}, and those that are set are ")],
     );
-    assert_eq!(refused.stderr.lines().count(), 2, "{refused:?}");
+    assert_eq!(refused.stderr.lines().count(), 3, "{refused:?}");
 
     let line = printed(&with_keys(&[OTHER_MASTER_KEY, MASTER_KEY], &rekey));
     assert_eq!((&line["sealed_anew"], &line["unchanged"]), (&json!(2), &json!(0)));

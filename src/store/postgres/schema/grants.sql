@@ -10,5 +10,6 @@ grant execute on function
   grantd.poll, grantd.drop_uses, grantd.drop_revocations, grantd.drop_cut_offs,
   grantd.drop_changes, grantd.begin_epoch, grantd.cut_off, grantd.live_nodes, grantd.attend,
   grantd.leave, grantd.leads, grantd.add_next_key, grantd.postpone_key, grantd.shorten,
-  grantd.drop_shortened, grantd.revoke
+  grantd.drop_shortened, grantd.revoke, grantd.renew_epoch,
+  grantd.report
 to {role};

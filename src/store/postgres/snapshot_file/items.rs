@@ -43,7 +43,12 @@ impl Source {
 
     /// Whether `earlier` is an earlier state of this store, which answers.
     pub(super) fn follows(&self, earlier: &Self) -> bool {
-        self.epoch != earlier.epoch && (self.system == earlier.system || earlier.may_be(self))
+        self.epoch != earlier.epoch && self.is_store_of(earlier)
+    }
+
+    /// Whether `earlier` is a state of this store, which answers.
+    pub(super) fn is_store_of(&self, earlier: &Self) -> bool {
+        self.system == earlier.system || earlier.may_be(self)
     }
 
     pub(super) fn encode(&self) -> Vec<u8> {

@@ -137,6 +137,31 @@ pub(in crate::store::postgres) fn recall(
     Ok(Some(recalled))
 }
 
+/// Reads the last signing keys in the snapshot in `path`. There are none if it is of another store than
+/// `now`.
+///
+/// # Errors
+///
+/// A [`Fault`] if it cannot be read.
+pub(in crate::store::postgres) fn keys(
+    path: &Path,
+    now: &Source,
+    master_keys: &Arc<MasterKeys>,
+) -> Result<Vec<SealedKey>, Fault> {
+    let mut reading = Reading::open(path, master_keys)?;
+    let mut last = Vec::new();
+    if now.is_store_of(&reading.source) {
+        while let Some(record) = reading.next()? {
+            for item in items(&record) {
+                if let Some(Item::Keys(keys)) = item {
+                    last = owned(keys);
+                }
+            }
+        }
+    }
+    Ok(last)
+}
+
 /// Reads the timelines in the snapshot in `path`, if there is one.
 ///
 /// # Errors
@@ -166,10 +191,7 @@ impl Known {
         revoked: &Revoked,
     ) -> Result<(), Fault> {
         match item {
-            Some(Item::Keys(keys)) => {
-                let owned = |(id, document): (&str, &[u8])| (id.to_owned(), document.to_owned());
-                self.keys = keys.into_iter().map(owned).collect();
-            }
+            Some(Item::Keys(keys)) => self.keys = owned(keys),
             Some(Item::Revoked(row)) => drop(revoked.insert(row)),
             Some(Item::CutOff(client, until)) => revoked.insert_cut_off(client, until),
             Some(Item::DecoyKey(sealed)) => self.decoy_key = Some(sealed.to_owned()),
@@ -179,6 +201,10 @@ impl Known {
         }
         Ok(())
     }
+}
+
+fn owned(keys: Vec<(&str, &[u8])>) -> Vec<SealedKey> {
+    keys.into_iter().map(|(id, document)| (id.to_owned(), document.to_owned())).collect()
 }
 
 /// A snapshot that is being read.
