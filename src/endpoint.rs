@@ -25,6 +25,7 @@ use crate::config::Config;
 use crate::guard::password_pool::PasswordPool;
 use crate::guard::throttle::Throttle;
 use crate::keys::life::{KeyState, KeyTime};
+use crate::keys::rotation::longest_postponement;
 use crate::oauth::client_network::ClientNetwork;
 use crate::oauth::decoy::DecoyKey;
 use crate::oauth::dpop::Nonces;
@@ -110,14 +111,12 @@ impl Context {
         self.store.as_ref().is_some_and(|store| store.is_stale(self.clock.instant()))
     }
 
-    /// The time for which keys are judged at `now`.
-    pub fn key_time(&self, now: UnixTime) -> KeyTime {
-        match &self.store {
-            Some(store) if !store.is_up() => {
-                KeyTime { now, known: now - store.age(self.clock.instant()).as_secs() }
-            }
-            _ => now.into(),
-        }
+    /// The time for which the keys of `snapshot` are judged at `now`.
+    pub fn key_time(&self, snapshot: &Snapshot, now: UnixTime) -> KeyTime {
+        self.store.as_ref().map_or(now.into(), |store| {
+            let hold_back = longest_postponement(snapshot.config.live.jwks_max_age);
+            KeyTime { now, known: store.known(now), hold_back }
+        })
     }
 
     /// Why the server does not know what is in the store, and what follows; `None` if it does.
@@ -130,10 +129,11 @@ impl Context {
     /// makes the next key.
     pub fn rotation_fault(&self) -> Option<String> {
         let (snapshot, now) = (self.snapshot(), self.clock.now());
-        let at = self.key_time(now);
+        let at = self.key_time(&snapshot, now);
         let is_late = |signs_from: UnixTime| now.since(signs_from) > LATE_SECONDS;
         let is_overdue = || {
-            snapshot.config.live.rotate_every.is_some()
+            self.store.as_ref().is_none_or(|store| store.is_up())
+                && snapshot.config.live.rotate_every.is_some()
                 && snapshot.keys.states(at).all(|(_, state)| state != KeyState::Published)
                 && snapshot.keys.signing_key(at).is_some_and(|key| is_late(key.times().signs_from))
         };
@@ -194,7 +194,7 @@ impl<'s> Exchange<'s> {
 
     /// The time for which keys are judged.
     pub fn key_time(&self) -> KeyTime {
-        self.context.key_time(self.now)
+        self.context.key_time(self.snapshot, self.now)
     }
 
     /// Returns the exchange at the present time. Client authentication and the use of a proof may

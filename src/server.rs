@@ -311,7 +311,8 @@ fn follow(
 /// Returns the keys in force.
 #[cfg(feature = "postgres")]
 fn serving(context: &Context) -> Serving {
-    let (snapshot, at) = (context.snapshot(), context.key_time(context.clock.now()));
+    let snapshot = context.snapshot();
+    let at = context.key_time(&snapshot, context.clock.now());
     let keys = &snapshot.keys;
     Serving {
         keys: PlannedKey::all(keys),

@@ -12,7 +12,7 @@ use std::sync::Arc;
 use crate::config::{Config, IssuerUrl};
 use crate::keys::key_set::KeySet;
 use crate::keys::life::Retention;
-use crate::keys::rotation::MARGIN;
+use crate::keys::rotation::longest_postponement;
 use crate::oauth::client_secret::FastHash;
 use crate::oauth::decoy::Decoys;
 use crate::registry::clients::Registry;
@@ -70,11 +70,12 @@ impl Snapshot {
 /// Returns the time for which verifiers may cache a key set, and the time for which a token of a
 /// retired key may be valid: the longest lifetime of a token of all `clients`, those that were
 /// shortened included. Servers that share a directory read it within seconds. With a database it is twice
-/// that, or ten seconds more if that is longer: a server that is cut off may sign with the old key for
+/// that, or more by the longest postponement: a server that is cut off may sign with the old key for
 /// some time after the others have changed, and one that has learned of a key late holds it back.
 pub fn retention(config: &Config, clients: &Registry, lifetimes: &Lifetimes) -> Retention {
     let longest = u64::from(clients.longest_lifetime()).max(lifetimes.longest_of_all());
     let is_shared = config.startup.store.url.is_some();
-    let token_lifetime = longest + if is_shared { longest.max(MARGIN) } else { 0 };
+    let later = longest.max(longest_postponement(config.live.jwks_max_age));
+    let token_lifetime = longest + if is_shared { later } else { 0 };
     Retention { jwks_max_age: config.live.jwks_max_age, token_lifetime }
 }

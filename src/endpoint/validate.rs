@@ -125,7 +125,7 @@ impl Signed<'_> {
 /// revoked.
 pub(super) fn signed<'s>(exchange: &Exchange<'s>, token: &str) -> Result<Signed<'s>, Cause> {
     let Exchange { context, snapshot, now, .. } = *exchange;
-    let token = context.verified.verify(token, &snapshot.keys, context.key_time(now));
+    let token = context.verified.verify(token, &snapshot.keys, context.key_time(snapshot, now));
     let token = token.ok_or(Cause::TokenInvalid)?;
     let Claims { client_id, iss, iat, exp, .. } = &token.claims;
     let client = snapshot.clients.get(client_id).ok_or(Cause::TokenInvalid)?;

@@ -159,11 +159,9 @@ impl Admin {
 
     /// Answers `/keys`: the state of each key, and how often verifiers have fetched it.
     fn keys(&self) -> Response<Full<Bytes>> {
-        let now = self.context.clock.now();
-        json(
-            StatusCode::OK,
-            &keys::to_json(&self.context.snapshot().keys, self.context.key_time(now)),
-        )
+        let snapshot = self.context.snapshot();
+        let at = self.context.key_time(&snapshot, self.context.clock.now());
+        json(StatusCode::OK, &keys::to_json(&snapshot.keys, at))
     }
 
     fn metrics(&self) -> Response<Full<Bytes>> {

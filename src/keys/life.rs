@@ -37,24 +37,26 @@ pub struct KeyTime {
     /// The time up to which the server knows all changes of the keys: `now`, or earlier if it shares
     /// them with others and does not reach the store.
     pub known: UnixTime,
+    /// For how many seconds the server holds a key back that may have been postponed.
+    pub hold_back: u64,
+}
+
+impl KeyTime {
+    /// Returns when a key that is to sign from `signs_from` on does so: later, if the server may not
+    /// know that the key was postponed.
+    pub fn start_of(&self, signs_from: UnixTime) -> UnixTime {
+        let is_uncertain = self.known < signs_from && signs_from <= self.now;
+        signs_from + if is_uncertain { self.hold_back } else { 0 }
+    }
 }
 
 impl From<UnixTime> for KeyTime {
     fn from(now: UnixTime) -> Self {
-        Self { now, known: now }
+        Self { now, known: now, hold_back: 0 }
     }
 }
 
 impl Retention {
-    /// Returns the times of a key as a server sees them at `at`. A server that may not know that the
-    /// key was postponed holds it back for as long as tokens of the predecessor can surely be verified
-    /// at the others.
-    pub fn seen(&self, times: KeyTimes, at: KeyTime) -> KeyTimes {
-        let is_uncertain = at.known < times.signs_from && times.signs_from <= at.now;
-        let held_back = if is_uncertain { self.token_lifetime / 2 } else { 0 };
-        KeyTimes { signs_from: times.signs_from + held_back, ..times }
-    }
-
     /// Returns the larger of the two values for each field.
     pub fn max(self, other: Self) -> Self {
         Self {
@@ -142,13 +144,15 @@ impl KeyTimes {
     /// cause an outage. A key is not gone before the server knows that its successor was not
     /// postponed: others may still sign with it.
     pub fn state(&self, all: &[Self], retention: &Retention, at: KeyTime) -> KeyState {
-        let KeyTime { now, known } = at;
+        let KeyTime { now, known, .. } = at;
         let signs_since = signs_since(all.iter().map(|key| key.signs_from), now);
         if self.signs_from > now && Some(self.signs_from) != signs_since {
             return KeyState::Published;
         }
         match self.retirement(all, retention) {
-            Some(retirement) if retirement.gone_at <= now.min(known) => KeyState::Gone,
+            Some(Retirement { retires_at, gone_at }) if gone_at <= now && retires_at <= known => {
+                KeyState::Gone
+            }
             Some(retirement) if retirement.retires_at <= now => KeyState::Retiring,
             _ => KeyState::Signing,
         }

@@ -2,7 +2,8 @@
 //!
 //! There is always a next key, which is published long before it signs: it is made when its
 //! predecessor begins to sign. So a server that reaches no other one at the moment of a change knows the
-//! next key already. It signs with it from the same time on as the others, and its key set has it.
+//! next key already, and its key set has it. It signs with it a little later than the others, who may have
+//! postponed it.
 //!
 //! The decision is made from values alone. Servers that share the keys may all decide: the store
 //! makes sure that one of them acts.
@@ -158,12 +159,18 @@ fn postpone(key: &PlannedKey, publishers: &[Publisher], now: UnixTime) -> Step {
 fn ready(key_id: &str, publishers: &[Publisher], now: UnixTime) -> (UnixTime, Vec<String>) {
     let times = publishers.iter().map(|publisher| {
         let known = publisher.known_to_verifiers(key_id);
-        (known.unwrap_or(now + 2 * publisher.max_age + 2 * MARGIN), publisher)
+        (known.unwrap_or(now + longest_postponement(publisher.max_age)), publisher)
     });
     let times: Vec<_> = times.collect();
     let last = times.iter().map(|(time, _)| *time).max().unwrap_or_default();
     let of_last = times.iter().filter(|(time, _)| *time == last);
     (last, of_last.map(|(_, publisher)| publisher.name.clone()).collect())
+}
+
+/// Returns for how many seconds a key is postponed at most, if verifiers may use key sets for `max_age`
+/// seconds: until a server that has not published it has read it, and no verifier has an older key set.
+pub fn longest_postponement(max_age: u64) -> u64 {
+    2 * max_age + 2 * MARGIN
 }
 
 /// Returns the earliest time at which the published key `key` may begin to sign, which may be `now`.

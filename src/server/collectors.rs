@@ -74,7 +74,8 @@ const METRICS: [Metric; 28] = [
         &["kid", "state"],
         |context, each| {
             let now = context.clock.now();
-            for (key, state) in shown(&context.snapshot().keys, context.key_time(now)) {
+            let snapshot = context.snapshot();
+            for (key, state) in shown(&snapshot.keys, context.key_time(&snapshot, now)) {
                 let age = now.since(key.times().published_at);
                 each(&[key.key_id(), &state.to_string()], age);
             }
@@ -88,9 +89,9 @@ const METRICS: [Metric; 28] = [
         |context, each| {
             let now = context.clock.now();
             let snapshot = context.snapshot();
-            let published = shown(&snapshot.keys, context.key_time(now))
-                .filter(|it| it.1 == KeyState::Published);
-            let next = published.map(|(key, _)| key.times().signs_from).min();
+            let at = context.key_time(&snapshot, now);
+            let published = shown(&snapshot.keys, at).filter(|it| it.1 == KeyState::Published);
+            let next = published.map(|(key, _)| snapshot.keys.times_of(key, at).signs_from).min();
             each(&[], next.map_or(0, |from| from.since(now)));
         },
     ),
@@ -109,7 +110,9 @@ const METRICS: [Metric; 28] = [
         "Answers with a key set that contains the key.",
         &["kid"],
         |context, each| {
-            for (key, _) in shown(&context.snapshot().keys, context.key_time(context.clock.now())) {
+            let snapshot = context.snapshot();
+            for (key, _) in shown(&snapshot.keys, context.key_time(&snapshot, context.clock.now()))
+            {
                 each(&[key.key_id()], key.fetches().count());
             }
         },
@@ -121,8 +124,10 @@ const METRICS: [Metric; 28] = [
         &[],
         |context, each| {
             let now = context.clock.now();
-            if let Some(key) = context.snapshot().keys.signing_key(context.key_time(now)) {
-                each(&[], now.since(key.times().signs_from));
+            let snapshot = context.snapshot();
+            let at = context.key_time(&snapshot, now);
+            if let Some(key) = snapshot.keys.signing_key(at) {
+                each(&[], now.since(snapshot.keys.times_of(key, at).signs_from));
             }
         },
     ),

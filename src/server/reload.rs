@@ -96,8 +96,9 @@ struct Parts<'o> {
 
 impl Reloader {
     pub(super) fn new(context: Arc<Context>, mut in_force: InForce, client_keys: Stamp) -> Self {
-        let at = context.key_time(context.clock.now());
-        let signs = context.snapshot().keys.signing_key(at).map(|key| key.key_id().to_owned());
+        let snapshot = context.snapshot();
+        let at = context.key_time(&snapshot, context.clock.now());
+        let signs = snapshot.keys.signing_key(at).map(|key| key.key_id().to_owned());
         in_force.signed_last = signs;
         let (in_force, client_keys) = (Mutex::new(in_force), Mutex::new(client_keys));
         Self { context, in_force, client_keys, rotation: Mutex::default() }
@@ -257,7 +258,7 @@ impl Reloader {
         let snapshot = self.context.snapshot();
         FileRotation::look(&self.rotation, &self.context, &snapshot);
         let mut in_force = self.in_force.lock();
-        let at = self.context.key_time(self.context.clock.now());
+        let at = self.context.key_time(&snapshot, self.context.clock.now());
         let signs = snapshot.keys.signing_key(at).map(|key| key.key_id());
         if signs != in_force.signed_last.as_deref()
             && let Some(kid) = signs

@@ -21,6 +21,8 @@ pub struct StoreHealth {
     seen: AtomicU64,
     /// How old what the server knew at the start was.
     age_at_start: Duration,
+    /// The same by the wall clock.
+    known: AtomicU64,
     is_up: AtomicBool,
     epoch: AtomicU64,
     changes: AtomicU64,
@@ -33,14 +35,16 @@ pub struct StoreHealth {
 }
 
 impl StoreHealth {
-    /// Creates the health of a store that is read at `now`. `max_staleness` is in seconds.
-    pub fn new(name: String, max_staleness: u64, now: Instant) -> Self {
+    /// Creates the health of a store that is read at `now`, which is `known` by the wall clock.
+    /// `max_staleness` is in seconds.
+    pub fn new(name: String, max_staleness: u64, now: Instant, known: UnixTime) -> Self {
         Self {
             name,
             max_staleness: Duration::from_secs(max_staleness),
             start: now,
             seen: AtomicU64::new(0),
             age_at_start: Duration::ZERO,
+            known: AtomicU64::new(known.0),
             is_up: AtomicBool::new(true),
             epoch: AtomicU64::new(0),
             changes: AtomicU64::new(0),
@@ -55,16 +59,18 @@ impl StoreHealth {
     #[must_use]
     pub fn away_for(self, age: Duration, problem: String) -> Self {
         let (is_up, away) = (AtomicBool::new(false), Mutex::new(Some(problem)));
-        Self { age_at_start: age, is_up, away, ..self }
+        let known = UnixTime(self.known.into_inner()) - age.as_secs();
+        Self { age_at_start: age, known: AtomicU64::new(known.0), is_up, away, ..self }
     }
 
-    /// Notes that everything that was in the store at `now` is known. Returns whether the store was
-    /// away before.
-    pub fn note_seen(&self, now: Instant) -> bool {
+    /// Notes that everything that was in the store at `now`, which is `known` by the wall clock, is in
+    /// force. Returns whether the store was away before.
+    pub fn note_seen(&self, now: Instant, known: UnixTime) -> bool {
         let since = now.saturating_duration_since(self.start).as_millis();
         // 1 at least, which is another time than the start's.
         let since = u64::try_from(since).unwrap_or(u64::MAX).max(1);
         self.seen.store(since, Ordering::Relaxed);
+        self.known.store(known.0, Ordering::Relaxed);
         *self.away.lock() = None;
         !self.is_up.swap(true, Ordering::Relaxed)
     }
@@ -104,6 +110,11 @@ impl StoreHealth {
         } else {
             since_start.saturating_sub(Duration::from_millis(seen))
         }
+    }
+
+    /// The time up to which all that was in the store is in force: at most `now`.
+    pub fn known(&self, now: UnixTime) -> UnixTime {
+        UnixTime(self.known.load(Ordering::Relaxed)).min(now)
     }
 
     /// Whether the store answered at the last attempt.
@@ -169,19 +180,19 @@ mod tests {
     #[test]
     fn the_age_counts_from_what_was_true_last() {
         let (clock, manual) = Clock::manual(0);
-        let health = StoreHealth::new("store".to_owned(), 60, clock.instant());
+        let health = StoreHealth::new("store".to_owned(), 60, clock.instant(), clock.now());
         let at = |seconds| {
             manual.advance(seconds);
             clock.instant()
         };
         assert_eq!(health.age(at(10)).as_secs(), 10);
-        assert!(!health.note_seen(clock.instant()));
+        assert!(!health.note_seen(clock.instant(), clock.now()));
         assert_eq!(health.age(at(5)).as_secs(), 5);
         assert!(health.note_away("store: is away".to_owned()) && !health.is_up());
         assert!(!health.is_stale(at(55)) && health.is_stale(at(1)));
         let fault = health.fault(clock.instant(), 16).unwrap();
         assert!(fault.starts_with("store: is away; what was in the store 61 s ago"), "{fault}");
-        assert!(health.note_seen(clock.instant()));
+        assert!(health.note_seen(clock.instant(), clock.now()));
         assert_eq!(health.fault(clock.instant(), 16), None);
         let fault = health.fault(at(91), 31).unwrap();
         assert!(fault.starts_with("store: is not read: see the log"), "{fault}");
@@ -189,7 +200,7 @@ mod tests {
         let fault = health.fault(clock.instant(), 30).unwrap();
         assert!(fault.starts_with("key state unknown: other servers may sign"), "{fault}");
 
-        let old = StoreHealth::new("store".to_owned(), 60, clock.instant());
+        let old = StoreHealth::new("store".to_owned(), 60, clock.instant(), clock.now());
         let old = old.away_for(Duration::from_secs(50), "store: is away".to_owned());
         assert!(!old.is_up() && old.age(at(10)).as_secs() == 60 && old.is_stale(at(1)));
     }

@@ -151,7 +151,7 @@ impl Follower {
 
     /// Polls once, and logs when the store goes away and when it comes back.
     fn turn(&mut self, sink: &mut Sink) {
-        let now = self.clock.instant();
+        let (now, known) = (self.clock.instant(), self.clock.now());
         if self.snapshot_file.is_base_needed() {
             self.forget_position();
         }
@@ -163,7 +163,7 @@ impl Follower {
         self.health.note_uncached(self.snapshot_file.problem());
         match &done {
             Ok(()) => {
-                if self.health.note_seen(now) {
+                if self.health.note_seen(now, known) {
                     info!(store = %self.database.name().display(), "the store answers again");
                 }
             }

@@ -198,7 +198,7 @@ pub(super) fn document(
     text.map_err(|_| Fault::new(store, format!("the signing key {} is not text", clean(id))))
 }
 
-/// Seals the document of a key.
+/// Seals the document of a key with the first master key.
 pub(super) fn seal(
     store: &Path,
     master_keys: &MasterKeys,
@@ -206,7 +206,20 @@ pub(super) fn seal(
     id: &str,
     document: &str,
 ) -> Result<Vec<u8>, Fault> {
-    let sealed = master_keys.seal(random, Purpose::SigningKey, id, document.as_bytes());
+    seal_again(store, master_keys, random, (id, &[]), document)
+}
+
+/// Seals the document of the key `id` with the master key with which `before`, its document so far, was
+/// sealed: the other servers have that one.
+pub(super) fn seal_again(
+    store: &Path,
+    master_keys: &MasterKeys,
+    random: &Random,
+    (id, before): (&str, &[u8]),
+    document: &str,
+) -> Result<Vec<u8>, Fault> {
+    let text = document.as_bytes();
+    let sealed = master_keys.seal_again(random, Purpose::SigningKey, id, text, before);
     sealed.map_err(|_| Fault::new(store, "the operating system has no random bytes to seal a key"))
 }
 

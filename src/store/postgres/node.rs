@@ -104,7 +104,7 @@ impl Node {
             Ok(Database::new(settings, clock)?.with_timelines(&timelines))
         };
         let [mut database, for_revocations, for_uses] = [database()?, database()?, database()?];
-        let begin = clock.instant();
+        let (begin, begin_time) = (clock.instant(), clock.now());
         let source = settings.url.as_ref().map(Source::of).unwrap_or_default();
         let mut snapshot_file = if settings.cache {
             SnapshotFile::start(&path, Arc::clone(&master_keys), random, clock)?
@@ -136,8 +136,12 @@ impl Node {
             );
         }
 
-        let mut health =
-            StoreHealth::new(store.display().to_string(), settings.max_staleness, begin);
+        let mut health = StoreHealth::new(
+            store.display().to_string(),
+            settings.max_staleness,
+            begin,
+            begin_time,
+        );
         if let Some((age, problem)) = away {
             health = health.away_for(age, problem);
         }

@@ -44,7 +44,7 @@ impl Position {
         database: &mut Database,
     ) -> Result<Self, Failure> {
         let begun = Self::begin(database)?;
-        let Some(last) = last.filter(|last| last.system() == begun.system()) else {
+        let Some(last) = last.filter(|last| last.run() == begun.run()) else {
             return Ok(begun);
         };
         if !birth::renew(database, &last.snapshot)? {
@@ -57,9 +57,10 @@ impl Position {
         Self::begin(database)
     }
 
-    /// The identifier of the system, with which an epoch begins.
-    fn system(&self) -> Option<&str> {
-        self.epoch.split('/').next()
+    /// The system, its timeline and the start of PostgreSQL, with which an epoch begins. After a promotion
+    /// or a restart, transaction ids may go back, too, and the epoch is another one anyway.
+    fn run(&self) -> Vec<&str> {
+        self.epoch.split('/').take(3).collect()
     }
 
     /// Returns the store of this position. Its hosts are those of `known`.

@@ -351,7 +351,8 @@ impl KeyRotator {
         let published_at = key_file::parse(&store, &text)?.times().published_at;
         let times = KeyTimes { published_at, signs_from: to };
         let (key, document) = key_file::with_times(&store, &text, times)?;
-        let sealed = keys::seal(&store, master_keys, &self.random, key_id, &document)?;
+        let before = (key_id, &**sealed);
+        let sealed = keys::seal_again(&store, master_keys, &self.random, before, &document)?;
         let row_times = keys::times_of(&key);
         let mut parameters = keys::row_of(&key_id, &sealed, &row_times).to_vec();
         parameters.extend([(&self.node as _, Type::TEXT), (&term as _, Type::INT8)]);

@@ -140,7 +140,25 @@ impl MasterKeys {
         name: &str,
         plain: &[u8],
     ) -> Result<Vec<u8>, NoEntropy> {
-        let MasterKey { id, key } = self.keys.first().ok_or(NoEntropy)?;
+        self.seal_again(random, purpose, name, plain, &[])
+    }
+
+    /// Seals `plain` with the key with which `before` was sealed, which every server has; with the first
+    /// key if there is no such key.
+    ///
+    /// # Errors
+    ///
+    /// [`NoEntropy`] if the operating system has no random bytes.
+    pub fn seal_again(
+        &self,
+        random: &Random,
+        purpose: Purpose,
+        name: &str,
+        plain: &[u8],
+        before: &[u8],
+    ) -> Result<Vec<u8>, NoEntropy> {
+        let former = parts(before).and_then(|(id, ..)| self.keys.iter().find(|key| key.id == id));
+        let MasterKey { id, key } = former.or(self.keys.first()).ok_or(NoEntropy)?;
         let mut nonce = [0; NONCE_LEN];
         random.fill(&mut nonce)?;
         // Room for the whole, so that no copy of the plain text is left behind.
@@ -289,6 +307,9 @@ mod tests {
         assert_eq!(open(&both, Purpose::SigningKey, "kid", &sealed).as_deref(), Ok(&b"secret"[..]));
         assert!(old.is_of_first(&sealed) && !both.is_of_first(&sealed));
         let again = both.seal(&random, Purpose::SigningKey, "kid", b"secret").unwrap();
+        let as_before =
+            both.seal_again(&random, Purpose::SigningKey, "kid", b"x", &sealed).unwrap();
+        assert_eq!(MasterKeys::id_in(&as_before), MasterKeys::id_in(&sealed));
         assert!(both.is_of_first(&again));
         let refused = open(&old, Purpose::SigningKey, "kid", &again).unwrap_err();
         assert!(refused.contains(&both.ids()[0]) && refused.contains(&old.ids()[0]), "{refused}");
