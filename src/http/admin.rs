@@ -2,7 +2,6 @@
 //! of refusals. The public listeners serve none of these pages.
 
 mod gate;
-mod keys;
 
 use std::future::Future;
 use std::sync::Arc;
@@ -159,8 +158,15 @@ impl Admin {
 
     /// Answers `/keys`: the state of each key, and how often verifiers have fetched it.
     fn keys(&self) -> Response<Full<Bytes>> {
-        let now = self.context.clock.now();
-        json(StatusCode::OK, &keys::to_json(&self.context.snapshot().keys, now))
+        let snapshot = self.context.snapshot();
+        let keys = snapshot.keys.describe(self.context.clock.now()).map(|(key, mut described)| {
+            let fetches = key.fetches().count();
+            let last = (fetches > 0).then(|| key.fetches().last().0);
+            described.insert("fetches".to_owned(), fetches.into());
+            described.insert("last_fetch".to_owned(), last.into());
+            Value::Object(described)
+        });
+        json(StatusCode::OK, &keys.collect())
     }
 
     fn metrics(&self) -> Response<Full<Bytes>> {
