@@ -157,6 +157,10 @@ impl Answer {
     }
 }
 
+/// The answer to a request that was served, with what is logged about it; or why the request was
+/// refused.
+pub type Reply<'s> = Result<(Answer, Served<'s>), Refused<'s>>;
+
 /// The answer to a request, and the verdict for the log and the metrics.
 #[derive(Debug)]
 pub struct Outcome<'s> {
@@ -168,10 +172,7 @@ pub struct Outcome<'s> {
 
 impl<'s> Outcome<'s> {
     /// Builds the outcome of a request. `refuse` writes the answer if the request was refused.
-    fn of(
-        answered: Result<(Answer, Served<'s>), Refused<'s>>,
-        refuse: impl FnOnce(Cause) -> Answer,
-    ) -> Self {
+    pub fn of(answered: Reply<'s>, refuse: impl FnOnce(Cause) -> Answer) -> Self {
         match answered {
             Ok((answer, served)) => Self { answer, verdict: Ok(served) },
             Err(refused) => Self { answer: refuse(refused.cause), verdict: Err(refused) },

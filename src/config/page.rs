@@ -105,40 +105,34 @@ impl PageDocument {
 
     /// The path, relative to the issuer.
     pub fn path(self) -> &'static str {
-        match self {
-            Self::Page => "/",
-            Self::Reference => "/docs",
-            Self::ReferenceWithSlash => "/docs/",
-            Self::Collection => "/docs/grantd.postman_collection.json",
-            Self::Style => "/docs/page.css",
-            Self::Script => "/docs/page.js",
-            Self::OperationsScript => "/docs/operations.js",
-            Self::SnippetsScript => "/docs/snippets.js",
-            Self::TokenScript => "/docs/token.js",
-            Self::Icon => "/favicon.ico",
-            Self::Openapi => "/openapi.json",
-        }
+        self.row().0
     }
 
     /// The label of the route in logs and metrics.
     pub fn label(self) -> &'static str {
-        match self {
-            Self::Page => "page",
-            Self::Reference | Self::ReferenceWithSlash => "docs",
-            Self::Openapi => "openapi",
-            Self::Collection
-            | Self::Icon
-            | Self::Script
-            | Self::OperationsScript
-            | Self::SnippetsScript
-            | Self::TokenScript
-            | Self::Style => "page_file",
-        }
+        self.row().1
     }
 
     /// Whether [`PageSwitch::Auto`] serves the document to other machines too.
     fn is_always_served(self) -> bool {
-        matches!(self, Self::Icon | Self::Openapi | Self::Style)
+        self.row().2
+    }
+
+    /// The table of all documents: the path, the label and whether the document is always served.
+    fn row(self) -> (&'static str, &'static str, bool) {
+        match self {
+            Self::Page => ("/", "page", false),
+            Self::Reference => ("/docs", "docs", false),
+            Self::ReferenceWithSlash => ("/docs/", "docs", false),
+            Self::Collection => ("/docs/grantd.postman_collection.json", "page_file", false),
+            Self::Style => ("/docs/page.css", "page_file", true),
+            Self::Script => ("/docs/page.js", "page_file", false),
+            Self::OperationsScript => ("/docs/operations.js", "page_file", false),
+            Self::SnippetsScript => ("/docs/snippets.js", "page_file", false),
+            Self::TokenScript => ("/docs/token.js", "page_file", false),
+            Self::Icon => ("/favicon.ico", "page_file", true),
+            Self::Openapi => ("/openapi.json", "openapi", true),
+        }
     }
 }
 

@@ -3,7 +3,7 @@
 //! with a `WWW-Authenticate` challenge (RFC 6750, section 3).
 
 use crate::config::Dialect;
-use crate::dialect::{Answer, Outcome, RequestHead};
+use crate::dialect::{Answer, Outcome, Reply, RequestHead};
 use crate::endpoint::Exchange;
 use crate::endpoint::outcome::{Refused, Served};
 use crate::endpoint::validate::{Needs, bearer};
@@ -57,7 +57,7 @@ fn try_validate<'s>(
     exchange: &Exchange<'s>,
     head: &RequestHead<'_>,
     query: &Parameters<'_>,
-) -> Result<(Answer, Served<'s>), Refused<'s>> {
+) -> Reply<'s> {
     let needs = Needs { scope: query.get("scope"), audience: query.get("audience") };
     let token = bearer(exchange, head.authorization, needs).map_err(|refused| {
         let scope = needs.scope.filter(|_| refused.cause == Cause::TokenScope);

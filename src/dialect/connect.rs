@@ -13,40 +13,19 @@ use bytes::Bytes;
 
 pub use crate::dialect::connect::errors::public_error;
 use crate::dialect::public_error::PublicError;
-use crate::dialect::{Answer, Outcome, RequestHead};
+use crate::dialect::{Answer, Reply, RequestHead};
 use crate::endpoint::Exchange;
-use crate::endpoint::outcome::{Refused, Served};
 use crate::endpoint::token::{TokenRequest, issue};
 use crate::form::media_type::{Charset, MediaType};
 use crate::form::multipart::Parts;
 use crate::form::parameters::{FormError, Parameters};
 use crate::form::urlencoded;
 use crate::oauth::client::TokenProfile;
-use crate::oauth::dpop::DpopError;
 use crate::oauth::error::Cause;
 use crate::oauth::grant::GrantRequest;
 
 /// Answers one token request.
-pub async fn token<'s>(
-    exchange: &Exchange<'s>,
-    head: &RequestHead<'_>,
-    body: Bytes,
-) -> Outcome<'s> {
-    let answered = pin!(try_token(exchange, head, body)).await;
-    Outcome::of(answered, |cause| {
-        let mut answer = refuse(cause, head);
-        if cause == DpopError::Nonce.into() {
-            push_nonce(exchange, &mut answer);
-        }
-        answer
-    })
-}
-
-async fn try_token<'s>(
-    exchange: &Exchange<'s>,
-    head: &RequestHead<'_>,
-    body: Bytes,
-) -> Result<(Answer, Served<'s>), Refused<'s>> {
+pub async fn token<'s>(exchange: &Exchange<'s>, head: &RequestHead<'_>, body: Bytes) -> Reply<'s> {
     let form = Form::read(head, body)?;
     let parameters = form.parameters(head.max_parameters)?;
     head.check_query(&parameters)?;
@@ -77,7 +56,7 @@ async fn try_token<'s>(
 }
 
 /// Adds the nonce that the client's next DPoP proof must contain, if the server requires nonces.
-fn push_nonce(exchange: &Exchange<'_>, answer: &mut Answer) {
+pub fn push_nonce(exchange: &Exchange<'_>, answer: &mut Answer) {
     if let Some(nonces) = exchange.context.nonces(exchange.snapshot) {
         answer.push_header("dpop-nonce", nonces.current(exchange.now));
     }

@@ -4,14 +4,12 @@
 use std::borrow::Cow;
 use std::io::Write;
 
-use bytes::Bytes;
 use serde_json::json;
 use smallvec::SmallVec;
 
 use crate::dialect::public_error::{PublicError, advice};
-use crate::dialect::{Answer, Outcome, RequestHead};
+use crate::dialect::{Answer, Reply, RequestHead};
 use crate::endpoint::Exchange;
-use crate::endpoint::outcome::{Refused, Served};
 use crate::endpoint::token::{TokenRequest, issue};
 use crate::form::json;
 use crate::form::media_type::{ContentType, MediaType};
@@ -28,18 +26,8 @@ pub async fn token<'s>(
     exchange: &Exchange<'s>,
     path_scope: Option<&str>,
     head: &RequestHead<'_>,
-    body: Bytes,
-) -> Outcome<'s> {
-    let answered = try_token(exchange, path_scope, head, &body).await;
-    Outcome::of(answered, |cause| refuse(cause, head))
-}
-
-async fn try_token<'s>(
-    exchange: &Exchange<'s>,
-    path_scope: Option<&str>,
-    head: &RequestHead<'_>,
     body: &[u8],
-) -> Result<(Answer, Served<'s>), Refused<'s>> {
+) -> Reply<'s> {
     let content_type = content_type(head, body)?;
     let scope = scope(path_scope, head, body)?;
     if !head.authorization.is_present() {
@@ -116,7 +104,7 @@ fn scope<'r>(
 }
 
 /// Writes the answer to a refusal.
-pub fn refuse(cause: Cause, _head: &RequestHead<'_>) -> Answer {
+pub fn refuse(cause: Cause) -> Answer {
     let PublicError { status, code, text, .. } = public_error(cause);
     let body = json!({ "errorCode": code, "errorMessage": text });
     let mut answer = Answer::private_json(status, body.to_string());

@@ -3,11 +3,11 @@
 
 use bytes::Bytes;
 
-use crate::dialect::connect::{Form, refuse};
-use crate::dialect::{Answer, Outcome, RequestHead};
+use crate::dialect::connect::Form;
+use crate::dialect::{Answer, Reply, RequestHead};
 use crate::endpoint::Exchange;
 use crate::endpoint::introspection;
-use crate::endpoint::outcome::{Refused, Served};
+use crate::endpoint::outcome::Served;
 use crate::oauth::error::Cause;
 
 /// Answers one introspection request.
@@ -15,16 +15,7 @@ pub async fn introspect<'s>(
     exchange: &Exchange<'s>,
     head: &RequestHead<'_>,
     body: Bytes,
-) -> Outcome<'s> {
-    let answered = try_introspect(exchange, head, body).await;
-    Outcome::of(answered, |cause| refuse(cause, head))
-}
-
-async fn try_introspect<'s>(
-    exchange: &Exchange<'s>,
-    head: &RequestHead<'_>,
-    body: Bytes,
-) -> Result<(Answer, Served<'s>), Refused<'s>> {
+) -> Reply<'s> {
     let form = Form::read(head, body)?;
     let parameters = form.parameters(head.max_parameters)?;
     head.check_query(&parameters)?;

@@ -16,11 +16,11 @@ pub struct PublicError {
     pub advice: &'static str,
 }
 
+/// A row in a dialect's table: status, code, text and advice.
+pub(super) type Row = (u16, &'static str, &'static str, &'static str);
+
 impl PublicError {
-    /// Makes an error of a row in a dialect's table: status, code, text and advice.
-    pub(super) fn of(
-        (status, code, text, advice): (u16, &'static str, &'static str, &'static str),
-    ) -> Self {
+    pub(super) fn of((status, code, text, advice): Row) -> Self {
         Self { status, code, text: Cow::Borrowed(text), advice }
     }
 }

@@ -11,9 +11,10 @@ impl Dialect {
         match self {
             Self::Connect => connect::refuse(cause, head),
             Self::Vision => vision::refuse(cause, head),
-            Self::Firstvision => firstvision::refuse(cause, head),
+            Self::Firstvision => firstvision::refuse(cause),
         }
     }
+
     /// Returns what the caller of a refused request learns in this dialect.
     pub fn public_error(self, cause: Cause, head: &RequestHead<'_>) -> PublicError {
         match self {

@@ -3,28 +3,15 @@
 
 use bytes::Bytes;
 
-use crate::dialect::connect::{Form, refuse};
-use crate::dialect::{Answer, Outcome, RequestHead};
+use crate::dialect::connect::Form;
+use crate::dialect::{Answer, Reply, RequestHead};
 use crate::endpoint::Exchange;
-use crate::endpoint::outcome::{Refused, Served};
+use crate::endpoint::outcome::Served;
 use crate::endpoint::revocation;
 use crate::oauth::error::Cause;
 
 /// Answers one revocation request.
-pub async fn revoke<'s>(
-    exchange: &Exchange<'s>,
-    head: &RequestHead<'_>,
-    body: Bytes,
-) -> Outcome<'s> {
-    let answered = try_revoke(exchange, head, body).await;
-    Outcome::of(answered, |cause| refuse(cause, head))
-}
-
-async fn try_revoke<'s>(
-    exchange: &Exchange<'s>,
-    head: &RequestHead<'_>,
-    body: Bytes,
-) -> Result<(Answer, Served<'s>), Refused<'s>> {
+pub async fn revoke<'s>(exchange: &Exchange<'s>, head: &RequestHead<'_>, body: Bytes) -> Reply<'s> {
     let form = Form::read(head, body)?;
     let parameters = form.parameters(head.max_parameters)?;
     head.check_query(&parameters)?;

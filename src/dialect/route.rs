@@ -119,34 +119,35 @@ impl<'r> Route<'r> {
 
     /// The label in logs and metrics.
     pub(crate) fn label(self) -> &'static str {
-        match self {
-            Self::ConnectToken => "token",
-            Self::VisionToken(Version::V1) => "vision_token",
-            Self::VisionToken(Version::V2) => "vision_v2_token",
-            Self::VisionValidate => "vision_validate_token",
-            Self::FirstvisionToken(_) => "firstvision_token",
-            Self::Validate => "validate",
-            Self::Introspection => "introspect",
-            Self::Revocation => "revocation",
-            Self::ServerMetadata => "metadata",
-            Self::KeySet => "jwks",
-            Self::Page(document) => document.label(),
-            Self::Unknown(_) => "unknown",
-        }
+        self.row().0
     }
 
     /// The label of the outcome of a request that was not refused.
     pub(crate) fn success(self) -> &'static str {
+        self.row().1
+    }
+
+    /// The value of the `Allow` header. No route that issues tokens allows `HEAD`, because the
+    /// answer would lack the token.
+    pub(crate) fn methods(self) -> &'static str {
+        self.row().2
+    }
+
+    /// The table of all routes: the label, the label of a success, and the methods.
+    fn row(self) -> (&'static str, &'static str, &'static str) {
         match self {
-            Self::ConnectToken | Self::VisionToken(_) | Self::FirstvisionToken(_) => "issued",
-            Self::Introspection => "introspected",
-            Self::Revocation => "revoked",
-            Self::VisionValidate
-            | Self::Validate
-            | Self::ServerMetadata
-            | Self::KeySet
-            | Self::Page(_)
-            | Self::Unknown(_) => "served",
+            Self::ConnectToken => ("token", "issued", "POST"),
+            Self::VisionToken(Version::V1) => ("vision_token", "issued", "POST"),
+            Self::VisionToken(Version::V2) => ("vision_v2_token", "issued", "POST"),
+            Self::VisionValidate => ("vision_validate_token", "served", "POST"),
+            Self::FirstvisionToken(_) => ("firstvision_token", "issued", "GET"),
+            Self::Validate => ("validate", "served", "GET, HEAD"),
+            Self::Introspection => ("introspect", "introspected", "POST"),
+            Self::Revocation => ("revocation", "revoked", "POST"),
+            Self::ServerMetadata => ("metadata", "served", "GET, HEAD"),
+            Self::KeySet => ("jwks", "served", "GET, HEAD"),
+            Self::Page(document) => (document.label(), "served", "GET, HEAD"),
+            Self::Unknown(_) => ("unknown", "served", "GET, HEAD"),
         }
     }
 
@@ -162,24 +163,6 @@ impl<'r> Route<'r> {
     /// are not written.
     pub(crate) fn is_audited(self) -> bool {
         !matches!(self, Self::ServerMetadata | Self::KeySet | Self::Page(_) | Self::Unknown(_))
-    }
-
-    /// The value of the `Allow` header. No route that issues tokens allows `HEAD`, because the
-    /// answer would lack the token.
-    pub(crate) fn methods(self) -> &'static str {
-        match self {
-            Self::ConnectToken
-            | Self::VisionToken(_)
-            | Self::VisionValidate
-            | Self::Introspection
-            | Self::Revocation => "POST",
-            Self::FirstvisionToken(_) => "GET",
-            Self::Validate
-            | Self::ServerMetadata
-            | Self::KeySet
-            | Self::Page(_)
-            | Self::Unknown(_) => "GET, HEAD",
-        }
     }
 
     pub(crate) fn allows(self, method: &str) -> bool {

@@ -4,13 +4,12 @@
 use std::borrow::Cow;
 use std::io::Write;
 
-use bytes::Bytes;
 use serde_json::json;
 
-use crate::dialect::public_error::{PublicError, advice};
-use crate::dialect::{Answer, Outcome, RequestHead, reason_phrase};
+use crate::dialect::public_error::{PublicError, Row, advice};
+use crate::dialect::{Answer, Reply, RequestHead, reason_phrase};
 use crate::endpoint::Exchange;
-use crate::endpoint::outcome::{Refused, Served};
+use crate::endpoint::outcome::Served;
 use crate::endpoint::token::{TokenRequest, issue};
 use crate::endpoint::validate;
 use crate::form::json;
@@ -45,18 +44,8 @@ pub async fn token<'s>(
     exchange: &Exchange<'s>,
     version: Version,
     head: &RequestHead<'_>,
-    body: Bytes,
-) -> Outcome<'s> {
-    let answered = try_token(exchange, version, head, &body).await;
-    Outcome::of(answered, |cause| refuse(cause, head))
-}
-
-async fn try_token<'s>(
-    exchange: &Exchange<'s>,
-    version: Version,
-    head: &RequestHead<'_>,
     body: &[u8],
-) -> Result<(Answer, Served<'s>), Refused<'s>> {
+) -> Reply<'s> {
     let (parameters, content_type) = read(head, body, &TOKEN_FIELDS)?;
     let scope = match version {
         Version::V1 => parameters.get("scope").map(Cow::Borrowed),
@@ -92,16 +81,7 @@ pub async fn validate_token<'s>(
     exchange: &Exchange<'s>,
     head: &RequestHead<'_>,
     body: &[u8],
-) -> Outcome<'s> {
-    let answered = try_validate(exchange, head, body).await;
-    Outcome::of(answered, |cause| refuse_validation(cause, head))
-}
-
-async fn try_validate<'s>(
-    exchange: &Exchange<'s>,
-    head: &RequestHead<'_>,
-    body: &[u8],
-) -> Result<(Answer, Served<'s>), Refused<'s>> {
+) -> Reply<'s> {
     let (parameters, _) = read(head, body, &VALIDATE_FIELDS)?;
     let credentials = head.credentials(&parameters)?;
     let token = parameters.get("token").ok_or(Cause::FieldMissing("token"))?;
@@ -210,9 +190,8 @@ pub fn validation_error(cause: Cause) -> PublicError {
     }
 }
 
-/// Maps each cause to status, code, text and advice. All are constants and contain nothing from the
-/// request.
-fn classify(cause: Cause) -> (u16, &'static str, &'static str, &'static str) {
+/// Maps each cause to its row. All of it are constants, which contain nothing from the request.
+fn classify(cause: Cause) -> Row {
     match cause {
         Cause::TokenMissing => {
             (400, "240002", "Authorization header is missing", advice::SEND_BEARER)
@@ -397,7 +376,7 @@ const NOT_FOUND: &str = "There is nothing at this path; tokens come from POST /v
     POST /connect/token and GET /v1/getAccessToken";
 
 /// The query parameter that every scope of the second version begins with.
-const APP_CONTEXT: &str = "appContext";
+pub const APP_CONTEXT: &str = "appContext";
 
 /// The values of `appContext`.
 pub const APP_CONTEXTS: [&str; 2] = ["firstvision", "aplus"];

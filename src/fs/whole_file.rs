@@ -35,19 +35,13 @@ pub fn replace(path: &Path, contents: &[u8]) -> io::Result<()> {
 
 /// Like [`replace`], for a `path` that is no symbolic link. A link would itself be replaced.
 pub(in crate::fs) fn replace_unresolved(path: &Path, contents: &[u8]) -> io::Result<()> {
-    if is_mount(path) {
-        // A rename to a mount point would fail with the same error. Fail before the temporary file
-        // is written.
-        return Err(io::ErrorKind::ResourceBusy.into());
-    }
-    remove_leftovers(path);
-    let mut file = write_beside(path, contents)?;
+    let mut replacement = Replacement::begin(path)?;
+    replacement.file().write_all(contents)?;
     if let Ok(metadata) = fs::symlink_metadata(path) {
-        owner::keep(file.as_file(), &metadata)?;
-        file.as_file_mut().set_permissions(metadata.permissions())?;
+        owner::keep(replacement.file(), &metadata)?;
+        replacement.file().set_permissions(metadata.permissions())?;
     }
-    file.persist(path)?;
-    sync_directory(path)
+    replacement.finish().map(drop)
 }
 
 /// A file that is written in parts beside the file that it replaces as a whole. It has mode 0600. It
@@ -63,6 +57,8 @@ impl Replacement {
     /// replaced. The caller must hold the lock of the file, as for [`replace`].
     pub(crate) fn begin(path: &Path) -> io::Result<Self> {
         if is_mount(path) {
+            // A rename to a mount point would fail with the same error. Fail before the temporary
+            // file is written.
             return Err(io::ErrorKind::ResourceBusy.into());
         }
         remove_leftovers(path);

@@ -2,7 +2,6 @@
 //! of refusals. The public listeners serve none of these pages.
 
 mod gate;
-mod keys;
 
 use std::future::Future;
 use std::sync::Arc;
@@ -161,7 +160,14 @@ impl Admin {
     fn keys(&self) -> Response<Full<Bytes>> {
         let snapshot = self.context.snapshot();
         let at = self.context.key_time(&snapshot, self.context.clock.now());
-        json(StatusCode::OK, &keys::to_json(&snapshot.keys, at))
+        let keys = snapshot.keys.describe(at).map(|(key, mut described)| {
+            let fetches = key.fetches().count();
+            let last = (fetches > 0).then(|| key.fetches().last().0);
+            described.insert("fetches".to_owned(), fetches.into());
+            described.insert("last_fetch".to_owned(), last.into());
+            Value::Object(described)
+        });
+        json(StatusCode::OK, &keys.collect())
     }
 
     fn metrics(&self) -> Response<Full<Bytes>> {

@@ -24,8 +24,8 @@ use tracing::warn;
 use crate::config::{ClientCertificates, Dialect, Live};
 use crate::dialect::route::{Route, below_issuer};
 use crate::dialect::{
-    Answer, Outcome, RequestHead, bearer, connect, firstvision, introspection, revocation, secrets,
-    vision,
+    Answer, Outcome, Reply, RequestHead, bearer, connect, firstvision, introspection, revocation,
+    secrets, vision,
 };
 use crate::endpoint::metadata::{self, Document};
 use crate::endpoint::outcome::Served;
@@ -41,6 +41,7 @@ use crate::http::request_id::RequestIds;
 use crate::http::service::check::check;
 use crate::http::service::response::{echo_client_headers, into_response};
 use crate::oauth::client_certificate::{ShownCertificate, Verification};
+use crate::oauth::dpop::DpopError;
 use crate::oauth::error::Cause;
 use crate::oauth::header_field::HeaderField;
 use crate::page::{self, Pages};
@@ -250,12 +251,12 @@ impl Service {
             Err(cause) => return refuse(cause, &head, route),
         };
         let exchange = &exchange();
-        match route {
+        let answered = match route {
             Route::ConnectToken => pin!(connect::token(exchange, &head, body)).await,
-            Route::VisionToken(version) => vision::token(exchange, version, &head, body).await,
+            Route::VisionToken(version) => vision::token(exchange, version, &head, &body).await,
             Route::VisionValidate => vision::validate_token(exchange, &head, &body).await,
             Route::FirstvisionToken(path_scope) => {
-                firstvision::token(exchange, path_scope, &head, body).await
+                firstvision::token(exchange, path_scope, &head, &body).await
             }
             Route::Introspection => introspection::introspect(exchange, &head, body).await,
             Route::Revocation => revocation::revoke(exchange, &head, body).await,
@@ -264,14 +265,19 @@ impl Service {
                 publish(metadata::key_set(snapshot, exchange.key_time()), &request.headers)
             }
             Route::Page(document) => {
-                let answer = self
-                    .pages
-                    .answer(document, snapshot, |etag| has_current_copy(&request.headers, etag));
-                Outcome { answer, verdict: Ok(Served::default()) }
+                let has_copy = |etag: &str| has_current_copy(&request.headers, etag);
+                Ok((self.pages.answer(document, snapshot, has_copy), Served::default()))
             }
             // Not reached: `check` refuses unknown routes, and `Validate` is answered above.
-            Route::Unknown(_) | Route::Validate => refuse(Cause::NotFound, &head, route),
-        }
+            Route::Unknown(_) | Route::Validate => Err(Cause::NotFound.into()),
+        };
+        Outcome::of(answered, |cause| {
+            let mut answer = write_refusal(cause, &head, route);
+            if cause == DpopError::Nonce.into() {
+                connect::push_nonce(exchange, &mut answer);
+            }
+            answer
+        })
     }
 }
 
@@ -359,14 +365,14 @@ async fn unknown_path(
 
 /// Answers with a public document, or with 304 if the client's copy is current. The answer allows
 /// scripts of any origin to read the document (CORS).
-fn publish(document: Document, headers: &HeaderMap) -> Outcome<'static> {
+fn publish(document: Document, headers: &HeaderMap) -> Reply<'static> {
     let Document { body, etag, max_age } = document;
     let is_current = has_current_copy(headers, &etag);
     let mut answer = if is_current { Answer::empty(304) } else { Answer::json(200, body) };
     answer.push_header("cache-control", format!("public, max-age={max_age}"));
     answer.push_header("etag", etag);
     answer.push_header("access-control-allow-origin", "*");
-    Outcome { answer, verdict: Ok(Served::default()) }
+    Ok((answer, Served::default()))
 }
 
 /// Whether the client has the version of the document with this entity tag.
@@ -400,14 +406,21 @@ fn offers_page(snapshot: &Snapshot, request: &request::Parts) -> bool {
 }
 
 fn refuse(cause: Cause, head: &RequestHead<'_>, route: Route<'_>) -> Outcome<'static> {
-    let mut answer = route.dialect().refuse(cause, head);
+    Outcome { answer: write_refusal(cause, head, route), verdict: Err(cause.into()) }
+}
+
+fn write_refusal(cause: Cause, head: &RequestHead<'_>, route: Route<'_>) -> Answer {
+    let mut answer = match route {
+        Route::VisionValidate => vision::refuse_validation(cause, head),
+        _ => route.dialect().refuse(cause, head),
+    };
     if cause == Cause::MethodNotAllowed {
         answer.push_header("allow", route.methods());
     }
     if let Route::Page(_) = route {
         page::push_policy(&mut answer);
     }
-    Outcome { answer, verdict: Err(cause.into()) }
+    answer
 }
 
 /// The maximum number of bytes of a certificate's subject that are logged.

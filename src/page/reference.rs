@@ -315,25 +315,4 @@ fn id_of(tag: &str) -> String {
 /// The first status that is a refusal.
 const FIRST_REFUSAL: &str = "400";
 
-const HEAD: &str = r#"<!doctype html>
-<html lang="en">
-<head>
-<meta charset="utf-8">
-<meta name="viewport" content="width=device-width, initial-scale=1">
-<meta name="color-scheme" content="light dark">
-<meta name="robots" content="noindex">
-<title>Reference – grantd</title>
-<link rel="icon" href="favicon.ico">
-<link rel="stylesheet" href="docs/page.css">
-</head>
-<body>
-<header class="top">
-  <a class="brand" href="./">grantd</a>
-  <nav aria-label="Documents">
-    <a href="./">Get a token</a>
-    <a href="docs" aria-current="page">Reference</a>
-    <a href="openapi.json">OpenAPI</a>
-  </nav>
-</header>
-<main class="reference">
-"#;
+const HEAD: &str = include_str!("reference_head.html");

@@ -4,13 +4,12 @@ use std::sync::Arc;
 use std::sync::atomic::Ordering;
 use std::time::Instant;
 
-use prometheus::proto::MetricType::{self, COUNTER, GAUGE};
-
 use crate::endpoint::Context;
 use crate::guard::throttle::budgets::Spent;
 use crate::keys::key_set::KeySet;
 use crate::keys::life::{KeyState, KeyTime};
 use crate::keys::signing_key::SigningKey;
+use crate::server::collectors::Read::{Series, Value};
 use crate::state::store_health::StoreHealth;
 use crate::tally::Tally;
 use crate::telemetry::log_queue::LogQueue;
@@ -19,259 +18,224 @@ use crate::telemetry::pulled::Each;
 
 /// Registers the metrics of the parts of `context`. `signer` names the signing backend.
 pub(super) fn register(context: &Arc<Context>, signer: String) {
-    for (kind, name, help, labels, read) in METRICS {
+    for (name, help, read) in METRICS {
+        let labels = if let Series(labels, _) = read { labels } else { &[] };
         // The context owns the metrics, so they must not keep it alive.
         let weak = Arc::downgrade(context);
-        context.metrics.pull(kind, name, help, labels, move |each| {
-            if let Some(context) = weak.upgrade() {
-                read(&context, each);
+        context.metrics.pull(name, help, labels, move |each| {
+            let Some(context) = weak.upgrade() else { return };
+            match read {
+                Value(value) => each(&[], value(&context)),
+                Series(_, series) => series(&context, each),
             }
         });
     }
     let help = "The signing backend, as a label; always 1.";
     let read = move |each: &mut Each<'_>| each(&[&signer], 1);
-    context.metrics.pull(GAUGE, "grantd_signer_info", help, &["signer"], read);
+    context.metrics.pull("grantd_signer_info", help, &["signer"], read);
 }
 
-/// The type, name, help text and labels of a metric, and the function that reads its series.
-type Metric =
-    (MetricType, &'static str, &'static str, &'static [&'static str], fn(&Context, &mut Each<'_>));
+/// The name and the help text of a metric, and how its series are read.
+type Metric = (&'static str, &'static str, Read);
+
+/// Reads a metric.
+#[derive(Clone, Copy)]
+enum Read {
+    /// A single series without labels.
+    Value(fn(&Context) -> u64),
+    /// Any number of series, with these labels.
+    Series(&'static [&'static str], fn(&Context, &mut Each<'_>)),
+}
 
 const METRICS: [Metric; 28] = [
     (
-        COUNTER,
         "grantd_audit_lines_lost_total",
         "Audit lines lost because the disk was full or too slow.",
-        &[],
-        |context, each| each(&[], context.audit.as_ref().map_or(0, |audit| audit.lost_lines())),
+        Value(|context| context.audit.as_ref().map_or(0, |audit| audit.lost_lines())),
     ),
     (
-        GAUGE,
         "grantd_build_info",
         "The running version, as a label; always 1.",
-        &["version"],
-        |_, each| each(&[VERSION], 1),
+        Series(&["version"], |_, each| each(&[VERSION], 1)),
     ),
-    (GAUGE, "grantd_clients", "Registered clients.", &[], |context, each| {
-        each(&[], context.snapshot().clients.len() as u64);
-    }),
     (
-        GAUGE,
+        "grantd_clients",
+        "Registered clients.",
+        Value(|context| context.snapshot().clients.len() as u64),
+    ),
+    (
         "grantd_clients_expiring",
         "Enabled clients whose last secret has expired or expires within this time.",
-        &["within"],
-        |context, each| {
+        Series(&["within"], |context, each| {
             let (snapshot, now) = (context.snapshot(), context.clock.now());
             for (name, time) in EXPIRING {
                 each(&[name], snapshot.clients.ended_secrets(now + time) as u64);
             }
-        },
+        }),
     ),
     (
-        GAUGE,
         "grantd_key_age_seconds",
         "Seconds since a key was published; since 1970 if its file states no time.",
-        &["kid", "state"],
-        |context, each| {
+        Series(&["kid", "state"], |context, each| {
             let now = context.clock.now();
             let snapshot = context.snapshot();
             for (key, state) in shown(&snapshot.keys, context.key_time(&snapshot, now)) {
                 let age = now.since(key.times().published_at);
                 each(&[key.key_id(), &state.to_string()], age);
             }
-        },
+        }),
     ),
     (
-        GAUGE,
         "grantd_key_next_seconds",
         "Seconds until the next key begins to sign; 0 while none is published.",
-        &[],
-        |context, each| {
+        Value(|context| {
             let now = context.clock.now();
             let snapshot = context.snapshot();
             let at = context.key_time(&snapshot, now);
             let published = shown(&snapshot.keys, at).filter(|it| it.1 == KeyState::Published);
             let next = published.map(|(key, _)| snapshot.keys.times_of(key, at).signs_from).min();
-            each(&[], next.map_or(0, |from| from.since(now)));
-        },
+            next.map_or(0, |from| from.since(now))
+        }),
     ),
     (
-        GAUGE,
         "grantd_key_rotation_held_up",
         "1 if the next signing key cannot be made, or must wait because a server has not published \
          it, otherwise 0. With a store in PostgreSQL, a key that waits is reported by the leading \
          server, an overdue key by each.",
-        &[],
-        |context, each| each(&[], context.rotation_fault().is_some().into()),
+        Value(|context| context.rotation_fault().is_some().into()),
     ),
     (
-        COUNTER,
         "grantd_key_set_fetches_total",
         "Answers with a key set that contains the key.",
-        &["kid"],
-        |context, each| {
+        Series(&["kid"], |context, each| {
             let snapshot = context.snapshot();
             for (key, _) in shown(&snapshot.keys, context.key_time(&snapshot, context.clock.now()))
             {
                 each(&[key.key_id()], key.fetches().count());
             }
-        },
+        }),
     ),
     (
-        GAUGE,
         "grantd_key_signing_seconds",
         "Seconds since the present signing key began to sign; since 1970 if its file states no time.",
-        &[],
-        |context, each| {
+        Series(&[], |context, each| {
             let now = context.clock.now();
             let snapshot = context.snapshot();
             let at = context.key_time(&snapshot, now);
             if let Some(key) = snapshot.keys.signing_key(at) {
                 each(&[], now.since(snapshot.keys.times_of(key, at).signs_from));
             }
-        },
+        }),
     ),
     (
-        COUNTER,
         "grantd_log_lines_lost_total",
         "Log lines lost because their reader was too slow or writing them failed.",
-        &[],
-        |context, each| each(&[], context.metrics.log.get().map_or(0, LogQueue::lost_lines)),
+        Value(|context| context.metrics.log.get().map_or(0, LogQueue::lost_lines)),
     ),
     (
-        COUNTER,
         "grantd_password_hashes_total",
         "Slow hashes of secrets computed.",
-        &[],
-        |context, each| each(&[], context.passwords.computed()),
+        Value(|context| context.passwords.computed()),
     ),
     (
-        GAUGE,
         "grantd_password_queue",
         "Secrets that wait for their slow hash.",
-        &[],
-        |context, each| each(&[], context.passwords.waiting() as u64),
+        Value(|context| context.passwords.waiting() as u64),
     ),
     (
-        COUNTER,
         "grantd_raw_basic_pairs_total",
         "Basic pairs that were right as sent and not form-decoded.",
-        &[],
-        |context, each| each(&[], context.raw_pairs.load(Ordering::Relaxed)),
+        Value(|context| context.raw_pairs.load(Ordering::Relaxed)),
     ),
     (
-        GAUGE,
         "grantd_reload_refused",
         "1 if the last reload found a fault and an earlier version of some file is in force, \
          otherwise 0.",
-        &[],
-        |context, each| each(&[], context.reload_fault.load().is_some().into()),
+        Value(|context| context.reload_fault.load().is_some().into()),
     ),
     (
-        COUNTER,
         "grantd_revocation_cut_offs_total",
         "Times that a client held its share of the revocations, and all its tokens up to an expiry \
          were revoked in place of half of its rows.",
-        &[],
-        |context, each| each(&[], context.revocations.cut_offs()),
+        Value(|context| context.revocations.cut_offs()),
     ),
     (
-        GAUGE,
         "grantd_revocations",
         "Revoked tokens that expired less than an hour ago or have not expired.",
-        &[],
-        |context, each| each(&[], context.revocations.len() as u64),
+        Value(|context| context.revocations.len() as u64),
     ),
     (
-        GAUGE,
         "grantd_secret_last_use_seconds",
         "Time of the last successful use of a client's secret, in Unix seconds.",
-        &["client", "label"],
-        |context, each| each_secret(context, |labels, used| each(labels, used.last().0)),
+        Series(&["client", "label"], |context, each| {
+            each_secret(context, |labels, used| each(labels, used.last().0));
+        }),
     ),
     (
-        COUNTER,
         "grantd_secret_uses_total",
         "Successful uses of a client's secret since the server started.",
-        &["client", "label"],
-        |context, each| each_secret(context, |labels, used| each(labels, used.count())),
+        Series(&["client", "label"], |context, each| {
+            each_secret(context, |labels, used| each(labels, used.count()));
+        }),
     ),
     (
-        COUNTER,
         "grantd_signing_faults_total",
         "Signatures that failed their check and were computed again.",
-        &[],
-        |context, each| each(&[], context.engine.faults().into()),
+        Value(|context| context.engine.faults().into()),
     ),
-    (GAUGE, "grantd_signing_queue", "Tokens that wait for a signature.", &[], |context, each| {
-        each(&[], context.engine.waiting() as u64);
-    }),
     (
-        GAUGE,
+        "grantd_signing_queue",
+        "Tokens that wait for a signature.",
+        Value(|context| context.engine.waiting() as u64),
+    ),
+    (
         "grantd_signing_queue_open",
         "Admission limit of the signing queue: limits.signing_queue if the signing threads have \
          their processors to themselves, half of it while nothing is signed.",
-        &[],
-        |context, each| each(&[], context.engine.open() as u64),
+        Value(|context| context.engine.open() as u64),
     ),
     (
-        GAUGE,
         "grantd_snapshot_generation",
         "Number of the snapshot of clients, keys and settings in force: 1 at the start.",
-        &[],
-        |context, each| each(&[], context.snapshot().generation),
+        Value(|context| context.snapshot().generation),
     ),
     (
-        GAUGE,
         "grantd_store_age_seconds",
         "Seconds since what the server knows of the store in PostgreSQL was true; 0 without one.",
-        &[],
-        |context, each| {
-            each(&[], of_store(context, 0, |store, now| store.age(now).as_secs()));
-        },
+        Value(|context| of_store(context, 0, |store, now| store.age(now).as_secs())),
     ),
     (
-        COUNTER,
         "grantd_store_changes_total",
         "Changes read from the store in PostgreSQL since the server started.",
-        &[],
-        |context, each| each(&[], of_store(context, 0, |store, _| store.changes())),
+        Value(|context| of_store(context, 0, |store, _| store.changes())),
     ),
     (
-        GAUGE,
         "grantd_store_epoch",
         "Time since which the store in PostgreSQL knows every use, in Unix seconds: another one \
          after a crash, a promotion or a restore; 0 without a store.",
-        &[],
-        |context, each| each(&[], of_store(context, 0, |store, _| store.epoch())),
+        Value(|context| of_store(context, 0, |store, _| store.epoch())),
     ),
     (
-        GAUGE,
         "grantd_store_up",
         "0 if the store in PostgreSQL did not answer at the last attempt, otherwise 1.",
-        &[],
-        |context, each| each(&[], of_store(context, 1, |store, _| store.is_up().into())),
+        Value(|context| of_store(context, 1, |store, _| store.is_up().into())),
     ),
     (
-        COUNTER,
         "grantd_throttled_total",
         "Requests refused because of earlier authentication failures, by exhausted budget.",
-        &["budget"],
-        |context, each| {
+        Series(&["budget"], |context, each| {
             each(&["client"], context.throttle.refused(Spent::Client));
             each(&["address"], context.throttle.refused(Spent::Network));
-        },
+        }),
     ),
     (
-        COUNTER,
         "grantd_wasteful_tokens_total",
         "Tokens issued while the client's previous one had more than half of its lifetime left, \
          for the clients with the most of them.",
-        &["client"],
-        |context, each| {
+        Series(&["client"], |context, each| {
             let worst = context.metrics.wasteful.worst();
             worst.iter().for_each(|(id, count)| each(&[id], *count));
-        },
+        }),
     ),
 ];
 

@@ -6,7 +6,6 @@ use std::sync::OnceLock;
 
 use parking_lot::Mutex;
 use prometheus::core::Collector;
-use prometheus::proto::MetricType;
 use prometheus::{
     Histogram, HistogramOpts, HistogramVec, IntCounter, IntCounterVec, IntGauge, Opts, Registry,
     TextEncoder,
@@ -128,16 +127,16 @@ impl Metrics {
         }
     }
 
-    /// Registers a metric whose series `read` passes on at each scrape.
+    /// Registers a metric whose series `read` passes on at each scrape: a counter if its name ends with
+    /// `_total`, otherwise a gauge.
     pub fn pull(
         &self,
-        kind: MetricType,
         name: &'static str,
         help: &'static str,
         labels: &'static [&'static str],
         read: impl Fn(&mut Each<'_>) + Send + Sync + 'static,
     ) {
-        self.pulled.lock().push(Pulled { kind, name, help, labels, read: Box::new(read) });
+        self.pulled.lock().push(Pulled { name, help, labels, read: Box::new(read) });
     }
 
     /// Counts a reload. `is_applied` says whether it replaced the snapshot, and `has_faults` whether

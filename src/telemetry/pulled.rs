@@ -4,14 +4,11 @@
 
 use std::fmt::Write as _;
 
-use prometheus::proto::MetricType;
-
 /// Takes one series of a metric: the values of its labels and its own value.
 pub type Each<'e> = dyn FnMut(&[&str], u64) + 'e;
 
 /// A metric. `read` passes on all its series.
 pub(super) struct Pulled {
-    pub(super) kind: MetricType,
     pub(super) name: &'static str,
     pub(super) help: &'static str,
     pub(super) labels: &'static [&'static str],
@@ -21,8 +18,9 @@ pub(super) struct Pulled {
 impl Pulled {
     /// Appends the metric to `text` in the Prometheus text format; nothing if it has no series.
     pub(super) fn write(&self, text: &mut String) {
-        let Self { kind, name, help, labels, read } = self;
-        let kind = if *kind == MetricType::COUNTER { "counter" } else { "gauge" };
+        let Self { name, help, labels, read } = self;
+        // Every counter has this suffix, and nothing else has it.
+        let kind = if name.ends_with("_total") { "counter" } else { "gauge" };
         let mut head = Some(format!("# HELP {name} {help}\n# TYPE {name} {kind}\n"));
         read(&mut |values, number| {
             text.push_str(&head.take().unwrap_or_default());

@@ -1,7 +1,7 @@
 //! The errors of the `connect` dialect, in the format of RFC 6749, section 5.2.
 
 use crate::dialect::RequestHead;
-use crate::dialect::public_error::{PublicError, advice};
+use crate::dialect::public_error::{PublicError, Row, advice};
 use crate::form::parameters::FormError;
 use crate::oauth::dpop::DpopError;
 use crate::oauth::error::Cause;
@@ -36,12 +36,9 @@ pub fn public_error(cause: Cause, head: &RequestHead<'_>) -> PublicError {
             "Use HTTP Basic, or send client_id and client_secret in the body, or a client_assertion \
              of the type urn:ietf:params:oauth:client-assertion-type:jwt-bearer.",
         ),
-        Cause::BodyAborted => (
-            400,
-            INVALID_REQUEST,
-            "The body ended before its announced length.",
-            advice::SEND_ALL_BYTES,
-        ),
+        Cause::BodyAborted => {
+            invalid_request("The body ended before its announced length.", advice::SEND_ALL_BYTES)
+        }
         Cause::BodyTooLarge => (413, INVALID_REQUEST, "The body is too large.", advice::SEND_LESS),
         Cause::Charset => (
             415,
@@ -54,7 +51,7 @@ pub fn public_error(cause: Cause, head: &RequestHead<'_>) -> PublicError {
         | Cause::ContentTypeNotAllowed(_)
         | Cause::FieldTooLong(_)
         | Cause::FieldValue => {
-            (400, INVALID_REQUEST, "The request is malformed.", advice::READ_THE_REFERENCE)
+            invalid_request("The request is malformed.", advice::READ_THE_REFERENCE)
         }
         Cause::ContentEncoding => (
             415,
@@ -62,24 +59,18 @@ pub fn public_error(cause: Cause, head: &RequestHead<'_>) -> PublicError {
             "A compressed body is not accepted.",
             "Send the body as it is, without Content-Encoding.",
         ),
-        Cause::FieldMissing(_) => (
-            400,
-            INVALID_REQUEST,
+        Cause::FieldMissing(_) => invalid_request(
             "A required parameter is missing.",
             "Add the parameters that the documentation of this path requires.",
         ),
-        Cause::Fragment => (
-            400,
-            INVALID_REQUEST,
+        Cause::Fragment => invalid_request(
             "A # in the URL must be written as %23.",
             "Remove the # and the text after it from the URL, or write the # as %23.",
         ),
         Cause::HeadTooLarge => {
             (431, INVALID_REQUEST, "The header fields are too large.", advice::FEWER_HEADERS)
         }
-        Cause::Host => (
-            400,
-            INVALID_REQUEST,
+        Cause::Host => invalid_request(
             "Exactly one valid Host header is required.",
             "Send the host name of this server in one Host header; a proxy may have removed it or \
              added another.",
@@ -100,22 +91,16 @@ pub fn public_error(cause: Cause, head: &RequestHead<'_>) -> PublicError {
         Cause::RequestTimeout => {
             (408, INVALID_REQUEST, "The request did not arrive in time.", advice::SEND_AT_ONCE)
         }
-        Cause::TransferEncoding => (
-            400,
-            INVALID_REQUEST,
+        Cause::TransferEncoding => invalid_request(
             "The only transfer coding accepted is a single chunked.",
             "Send the body with Content-Length, or with Transfer-Encoding: chunked alone.",
         ),
-        Cause::ParameterInQuery => (
-            400,
-            INVALID_REQUEST,
+        Cause::ParameterInQuery => invalid_request(
             "Parameters belong in the body, not in the query.",
             "Move the parameters from the URL to the body. If a secret was in the URL, ask for a \
              new one, because logs may now contain it.",
         ),
-        Cause::ValidationQuery => (
-            400,
-            INVALID_REQUEST,
+        Cause::ValidationQuery => invalid_request(
             "The query may hold scope, audience and dialect, each with a value.",
             "Correct the query. A wrong one is refused, so that a mistyped requirement never \
              accepts a token.",
@@ -127,28 +112,20 @@ pub fn public_error(cause: Cause, head: &RequestHead<'_>) -> PublicError {
             "Send the credentials that you were given in one of these two ways; a client that is \
              registered with a key or a certificate sends those instead.",
         ),
-        Cause::CertificateMissing => (
-            400,
-            INVALID_REQUEST,
+        Cause::CertificateMissing => invalid_request(
             "The client's tokens need its TLS client certificate.",
             "Connect with the TLS certificate that is registered for the client.",
         ),
-        Cause::CredentialCharacters => (
-            400,
-            INVALID_REQUEST,
+        Cause::CredentialCharacters => invalid_request(
             "client_id and client_secret must be printable ASCII characters.",
             "Copy the id and the secret again: a line break or a typographic character may have \
              come with them.",
         ),
-        Cause::ClientIdMismatch => (
-            400,
-            INVALID_REQUEST,
+        Cause::ClientIdMismatch => invalid_request(
             "client_id differs between Authorization and body.",
             "Leave client_id out of the body, or send the same id in both places.",
         ),
-        Cause::SeveralAuthentications => (
-            400,
-            INVALID_REQUEST,
+        Cause::SeveralAuthentications => invalid_request(
             "Use exactly one client authentication method.",
             "Send the credentials once: by HTTP Basic, in the body, or as an assertion.",
         ),
@@ -217,9 +194,7 @@ pub fn public_error(cause: Cause, head: &RequestHead<'_>) -> PublicError {
             "Ask the operator of this server to register a scope for the client.",
         ),
         // Exactly the documented error, which has no description.
-        Cause::GrantTypeMissing => (
-            400,
-            INVALID_REQUEST,
+        Cause::GrantTypeMissing => invalid_request(
             "",
             "Send grant_type=client_credentials in the body; an empty value counts as missing.",
         ),
@@ -279,7 +254,7 @@ pub fn public_error(cause: Cause, head: &RequestHead<'_>) -> PublicError {
 }
 
 /// Maps each error in a form to status, code, text and advice.
-fn classify_form(error: FormError) -> (u16, &'static str, &'static str, &'static str) {
+fn classify_form(error: FormError) -> Row {
     let (text, advice) = match error {
         // These errors occur only in the JSON dialects.
         FormError::Empty | FormError::JsonShape | FormError::JsonSyntax | FormError::JsonType => {
@@ -326,6 +301,10 @@ fn classify_form(error: FormError) -> (u16, &'static str, &'static str, &'static
             "Let the HTTP library write the multipart body, and check that no proxy cuts it off.",
         ),
     };
+    invalid_request(text, advice)
+}
+
+fn invalid_request(text: &'static str, advice: &'static str) -> Row {
     (400, INVALID_REQUEST, text, advice)
 }
 

@@ -13,7 +13,6 @@ use crate::oauth::dpop::DpopError;
 use crate::oauth::error::Cause;
 use crate::oauth::header_field::HeaderField;
 use crate::page::openapi::causes::causes_of;
-use crate::page::openapi::operation::{Operation, echo_client_headers, reference};
 use crate::page::policy::push_policy;
 use crate::snapshot::Snapshot;
 
@@ -37,21 +36,21 @@ struct Refusal {
 }
 
 impl Refusals {
-    /// Returns the Response Object for each status with which `operation` refuses requests.
+    /// Returns the Response Object for each status with which requests to `route` are refused.
     pub fn responses(
         &mut self,
         path: &str,
         route: Route<'_>,
-        operation: &Operation,
         snapshot: &Snapshot,
     ) -> Map<String, Value> {
         let path = format!("{}{path}", snapshot.issuer.path());
         let mut by_status: BTreeMap<u16, Vec<Refusal>> = BTreeMap::new();
-        for cause in causes_of(route, &operation.required, &operation.limited) {
-            if is_possible(cause, snapshot) {
-                for refusal in refusals(cause, route, &path, snapshot) {
-                    by_status.entry(refusal.error.status).or_default().push(refusal);
-                }
+        for cause in causes_of(route) {
+            if cause == DpopError::Nonce.into() && !snapshot.config.live.dpop_nonce {
+                continue;
+            }
+            for refusal in refusals(cause, route, &path, snapshot) {
+                by_status.entry(refusal.error.status).or_default().push(refusal);
             }
         }
         let described = by_status.into_iter().map(|(status, refusals)| {
@@ -122,14 +121,6 @@ fn intern(components: &mut Map<String, Value>, base: &str, component: Value) -> 
     }
     components.insert(name.clone(), component);
     name
-}
-
-/// Whether a request can be refused for `cause` under these settings.
-fn is_possible(cause: Cause, snapshot: &Snapshot) -> bool {
-    match cause {
-        Cause::Dpop(DpopError::Nonce) => snapshot.config.live.dpop_nonce,
-        _ => true,
-    }
 }
 
 /// Returns the answers that a request to `route` gets if it is refused for `cause`. There are several
@@ -221,6 +212,18 @@ fn headers_of(refusals: &[Refusal], route: Route<'_>) -> Value {
         echo_client_headers(&mut headers);
     }
     headers
+}
+
+/// Adds the header fields that an answer in the `vision` dialect echoes.
+pub fn echo_client_headers(headers: &mut Value) {
+    for (name, _) in vision::CLIENT_HEADERS {
+        headers[name] = reference("headers", name);
+    }
+}
+
+/// Returns `{"$ref": …}` to a component.
+pub fn reference(kind: &str, name: &str) -> Value {
+    json!({ "$ref": format!("#/components/{kind}/{name}") })
 }
 
 /// Returns the usual spelling of a header field's name.
