@@ -11,7 +11,7 @@ use crate::cli::store::arguments::{FilesArg, StoreArgs};
 use crate::clock::Clock;
 use crate::fault::Fault;
 use crate::fs::whole_file;
-use crate::registry::client_file;
+use crate::registry::client_file::{self, edit};
 use crate::snapshot::lifetimes::Recorded;
 use crate::state::revocations::{Revocations, text_of};
 use crate::store::postgres::lifetimes;
@@ -33,7 +33,7 @@ pub(super) fn export(
     schema::require(&mut database)?;
     let Contents { clients, keys } = transfer::export(&mut database, &master_keys)?;
     let entries: Vec<_> = clients.iter().map(|(_, entry)| entry.as_str()).collect();
-    let text = client_file::append_entries(registry, None, &entries)?;
+    let text = edit::append_entries(registry, None, &entries)?;
     let mut line =
         json!({ "store": database.name(), "clients": clients.len(), "keys": keys.len() });
     let mut written = Written::default();
