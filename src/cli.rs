@@ -90,9 +90,9 @@ fn read_command_line() -> Result<Cli, ExitCode> {
     }
     // A faulty variable that sets the same setting as a flag is wrong usage, like a faulty flag.
     if takes_configuration(&matches)
-        && let Err(Faults { texts, is_usage: true }) = environment::layers(&flags())
+        && let Err(Faults { text, is_usage: true }) = environment::layers(&flags())
     {
-        complain(&texts.join("\n"));
+        complain(&text);
         return Err(ExitCode::from(USAGE));
     }
     Ok(read)

@@ -4,5 +4,4 @@ pub mod client_file;
 pub mod clients;
 pub mod derived;
 pub mod registered;
-pub mod secret_ends;
 mod shard;

@@ -19,7 +19,6 @@ use crate::registry::clients::Registry;
 use crate::snapshot::lifetimes::Lifetimes;
 
 /// The clients, keys and settings that requests read.
-#[derive(Debug)]
 pub struct Snapshot {
     /// The registered clients. The next snapshot shares them if the registry then has a fault.
     pub clients: Arc<Registry>,

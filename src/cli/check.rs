@@ -54,20 +54,17 @@ pub(super) fn run(args: ServeArgs) -> Result<(), CliError> {
             demo.join(", ")
         ))?;
     }
-    if let Some(warning) = about_certificate_proxies(&config, &clients) {
-        print(format_args!("warning: client_certificate.proxies: {warning}"))?;
-    }
-    if let Some(warning) = about_state_directory(&config.startup.state) {
-        print(format_args!("warning: {warning}"))?;
-    }
-    if issuer.is_unspecified() {
-        print(format_args!(
-            "warning: issuer: {issuer}: clients cannot connect to this address: {}",
-            addresses::ISSUER_ADVICE
-        ))?;
-    }
-    let warnings = addresses::warnings(&config)
+    let of_proxies = about_certificate_proxies(&config, &clients)
+        .map(|warning| format!("client_certificate.proxies: {warning}"));
+    let of_issuer = issuer.is_unspecified().then(|| {
+        let advice = addresses::ISSUER_ADVICE;
+        format!("issuer: {issuer}: clients cannot connect to this address: {advice}")
+    });
+    let warnings = of_proxies
         .into_iter()
+        .chain(about_state_directory(&config.startup.state))
+        .chain(of_issuer)
+        .chain(addresses::warnings(&config))
         .chain(routes::warnings(&config.live.routes, issuer.path()))
         .chain(registry::warnings(&name, &text, &clients)?);
     for warning in warnings {
@@ -86,10 +83,7 @@ pub(super) fn run(args: ServeArgs) -> Result<(), CliError> {
             config.startup.admin_listen
         ))?;
     }
-    if let Some(warning) = rotation::warning(&config) {
-        print(format_args!("warning: {warning}"))?;
-    }
-    if let Some(warning) = stop::warning(&config) {
+    for warning in [rotation::warning(&config), stop::warning(&config)].into_iter().flatten() {
         print(format_args!("warning: {warning}"))?;
     }
     if let Some(note) = about_assertions(&clients, config.live.assertion_audience) {

@@ -18,8 +18,7 @@ use crate::cli::live::{AdminArgs, WaitArgs};
 use crate::cli::secret::{self, HashKind};
 use crate::fault::Fault;
 use crate::oauth::client::AuthMethod;
-use crate::registry::client_file::edit::NewSecret;
-use crate::registry::client_file::{self, edit};
+use crate::registry::client_file::edit::{self, NewSecret};
 
 #[derive(Debug, Subcommand)]
 pub(super) enum ClientCommand {
@@ -93,15 +92,15 @@ pub(super) fn run(command: ClientCommand) -> Result<(), CliError> {
         ClientCommand::List(args) => show::list(&args),
         ClientCommand::Show { client, server } => show::show(&client, &server),
         ClientCommand::Enable(client) => {
-            client.edit(|path, text| edit::set_enabled(path, text, &client.id, true), None)?;
+            client.edit(|text| text.set_enabled(true), None)?;
             client.warn()
         }
         ClientCommand::Disable { client, server } => {
-            client.edit(|path, text| edit::set_enabled(path, text, &client.id, false), None)?;
+            client.edit(|text| text.set_enabled(false), None)?;
             client.wait_until(&server, |client| client["enabled"] == false)
         }
         ClientCommand::Remove { client, server } => {
-            client.edit(|path, text| edit::remove(path, text, &client.id), None)?;
+            client.edit(|text| text.remove(), None)?;
             client.wait_until(&server, Value::is_null)
         }
         ClientCommand::RotateSecret(args) => rotate::rotate_secret(&args),
@@ -143,7 +142,7 @@ fn add(args: &AddArgs) -> Result<(), CliError> {
             );
             return Err(vec![Fault::new(Path::new("--id"), problem)]);
         }
-        client_file::append(path, text, &entry)
+        edit::append(path, text, &entry)
     };
     let shown = secret.filter(|_| !secret_stdin);
     let line = told(&client.id, shown.as_ref().map(|secret| secret.as_str()));

@@ -7,7 +7,6 @@ use std::ffi::OsString;
 use clap::builder::{OsStr, Resettable};
 use clap::{Arg, Command};
 
-use crate::cli::error::CliError;
 use crate::config::{Layer, nearest, setting_names};
 
 /// Returns `command`, changed so that no argument takes its value from an empty environment
@@ -21,18 +20,12 @@ pub(super) fn without_empty_variables(command: Command) -> Command {
 
 /// The faults of the environment.
 pub(super) struct Faults {
-    /// One text for each fault. Each text names the variable but not its value, which may be a
-    /// secret that was set in the wrong variable.
-    pub(super) texts: Vec<String>,
+    /// One line for each fault. Each names the variable but not its value, which may be a secret
+    /// that was set in the wrong variable.
+    pub(super) text: String,
     /// Whether a flag exists for the setting of one of the faulty variables. If so, the faults
     /// count as wrong usage, like a fault in the flag.
     pub(super) is_usage: bool,
-}
-
-impl From<Faults> for CliError {
-    fn from(faults: Faults) -> Self {
-        Self(faults.texts.join("\n"))
-    }
 }
 
 /// Returns the settings in the environment of this process, one layer for each setting. `flags` has
@@ -75,7 +68,7 @@ fn read(mut variables: BTreeMap<String, OsString>, flags: &Command) -> Result<Ve
         let meant = nearest(name, &known).map(|name| format!(": did you mean `{name}`?"));
         faults.push(format!("{name}: unknown setting{}", meant.unwrap_or_default()));
     }
-    if faults.is_empty() { Ok(layers) } else { Err(Faults { texts: faults, is_usage }) }
+    if faults.is_empty() { Ok(layers) } else { Err(Faults { text: faults.join("\n"), is_usage }) }
 }
 
 const PREFIX: &str = "GRANTD_";

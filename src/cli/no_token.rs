@@ -41,13 +41,8 @@ pub(super) fn reason(client: &Client, now: UnixTime) -> Option<&'static str> {
     reason_if(client, client.secrets.iter().any(is_valid))
 }
 
-/// Returns why the client can get no token even with a new valid secret; `None` if there is no such
-/// reason.
-pub(super) fn reason_with_new_secret(client: &Client) -> Option<&'static str> {
-    reason_if(client, true)
-}
-
-fn reason_if(client: &Client, has_valid_secret: bool) -> Option<&'static str> {
+/// Like [`reason`], for a client that has a valid secret or not.
+pub(super) fn reason_if(client: &Client, has_valid_secret: bool) -> Option<&'static str> {
     if !client.enabled {
         return None;
     }

@@ -93,8 +93,9 @@ impl ServeArgs {
         if let (Some(path), Some(layer)) = (&self.config, &file) {
             require_hidden_password(path, layer)?;
         }
-        let layers = file.into_iter().chain(environment::layers(&flags())?);
-        Ok(Config::from_layers(layers.chain(self.layers()?))?)
+        let environment = environment::layers(&flags()).map_err(|faults| CliError(faults.text))?;
+        let layers = file.into_iter().chain(environment).chain(self.layers()?);
+        Ok(Config::from_layers(layers)?)
     }
 
     fn layers(self) -> Result<Vec<Layer>, ConfigError> {

@@ -66,7 +66,6 @@ pub struct Taken {
 }
 
 /// A budget that threads share without a lock.
-#[derive(Debug)]
 pub struct SharedBudget {
     origin: Instant,
     full_at: AtomicU64,
@@ -121,32 +120,6 @@ mod tests {
 
     use super::*;
     use crate::clock::Clock;
-
-    /// Three units, one of which refills in 20 seconds.
-    fn rate() -> Rate {
-        Rate::new(3, 60)
-    }
-
-    #[test]
-    fn a_budget_is_a_burst_that_refills_evenly() {
-        let mut budget = Budget::default();
-        let now = 1000 * NANOS;
-        for _ in 0..3 {
-            assert_eq!(budget.wait(rate(), now), None);
-            budget.take(rate(), now);
-        }
-        for (seconds, wait) in [(0, Some(21)), (19, Some(2)), (20, None)] {
-            assert_eq!(budget.wait(rate(), now + seconds * NANOS), wait, "{seconds}");
-        }
-        assert_eq!(budget.wait(rate(), now + 19 * NANOS + 1), Some(1));
-        // Long after it is full, it has three units and no more.
-        let later = now + 9999 * NANOS;
-        for _ in 0..3 {
-            assert_eq!(budget.wait(rate(), later), None);
-            budget.take(rate(), later);
-        }
-        assert_eq!(budget.wait(rate(), later), Some(21));
-    }
 
     #[test]
     fn extreme_rates_and_times_do_not_overflow() {

@@ -20,7 +20,6 @@
 
 mod queue;
 
-use std::fmt;
 use std::io;
 use std::panic::{AssertUnwindSafe, catch_unwind};
 use std::sync::Arc;
@@ -152,12 +151,6 @@ impl Drop for PasswordPool {
             // If the thread has panicked, the panic has been logged already.
             let _ = thread.join();
         }
-    }
-}
-
-impl fmt::Debug for PasswordPool {
-    fn fmt(&self, f: &mut fmt::Formatter<'_>) -> fmt::Result {
-        f.debug_struct("PasswordPool").field("threads", &self.threads.len()).finish_non_exhaustive()
     }
 }
 

@@ -97,9 +97,8 @@ pub fn make_when_due(
         return Ok(None);
     };
     let bits = keys.signing_key(now.into()).map_or(KEY_SIZES[0], |key| successor_bits(key));
-    let (key, document) = new_document(store.path(), bits, times)?;
-    store.add(&key, &document)?;
-    Ok(Some(key))
+    let new = NewKey::generate(store.path(), bits)?;
+    Ok(Some(write(store, new, times, false)?))
 }
 
 /// Generates a key of `bits` bits that has these times. Returns it and the text of its document.
@@ -414,8 +413,7 @@ fn add(
         let others: Vec<_> = files.iter().map(|(_, key)| key.times()).collect();
         retention.publish_beside(&others, now)
     };
-    let key = write(store, new, times, false)?;
-    Ok(key)
+    Ok(write(store, new, times, false)?)
 }
 
 /// Writes the document of the new key with these times.

@@ -182,31 +182,6 @@ mod tests {
     }
 
     #[test]
-    fn state_and_retirement_follow_from_the_clock_and_the_successor() {
-        let [first, second] = [1_000, 20_000].map(at);
-        let third = RETENTION.publish_at(UnixTime(30_000));
-        let all = [third, first, second];
-        let ends = |key: KeyTimes| {
-            let retirement = key.retirement(&all, &RETENTION)?;
-            Some((retirement.retires_at.0, retirement.gone_at.0))
-        };
-        assert_eq!(ends(first), Some((20_000, 23_900)));
-        assert_eq!(ends(second), Some((30_600, 34_500)));
-        assert_eq!(ends(third), None);
-        for (key, now, state) in [
-            (first, 19_999, KeyState::Signing),
-            (first, 20_000, KeyState::Retiring),
-            (first, 23_899, KeyState::Retiring),
-            (first, 23_900, KeyState::Gone),
-            (third, 30_599, KeyState::Published),
-            (third, 30_600, KeyState::Signing),
-            (third, u64::MAX, KeyState::Signing),
-        ] {
-            assert_eq!(state_of(key, &all, now), state, "{key:?} at {now}");
-        }
-    }
-
-    #[test]
     fn a_successor_with_the_largest_time_does_not_overflow() {
         let [key, last] = [0, u64::MAX].map(at);
         let retirement = key.retirement(&[key, last], &RETENTION).unwrap();

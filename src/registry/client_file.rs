@@ -24,8 +24,6 @@ use std::path::Path;
 use std::sync::Arc;
 use std::thread::{self, Builder, available_parallelism};
 
-use serde::Deserialize;
-use serde_json::Value;
 use serde_json::value::RawValue;
 use tracing::warn;
 
@@ -34,14 +32,13 @@ use crate::fault::{Fault, Position};
 use crate::fs::file_watch::{MOST_FILES, Stamp};
 use crate::oauth::client::Client;
 use crate::registry::client_file::document::{
-    Document, Object, document_fault, id_of, offset_in, require_closed,
+    Document, Object, document_fault, id_of, require_closed,
 };
 use crate::registry::client_file::entry::{Field, KeyFile, OnKeyFault, Reader};
 use crate::registry::clients::{Draft, Registry, Update};
 use crate::registry::registered::Registered;
 
 /// A registry that was read from a file.
-#[derive(Debug)]
 pub struct Loaded {
     /// The clients.
     pub registry: Registry,
@@ -223,57 +220,6 @@ fn in_parallel<'t>(
 /// time than starting a thread.
 const WORTH_A_THREAD: usize = 1000;
 
-/// Returns the text of a registry with `entry` added after its last client. The text of the old
-/// entries is not changed. `text` is `None` if the file does not exist yet.
-///
-/// # Errors
-///
-/// Every fault of `text`. If `text` has no faults, every fault of the new text.
-pub fn append(file: &Path, text: Option<&str>, entry: &Value) -> Result<String, Vec<Fault>> {
-    let entry = serde_json::to_string_pretty(entry)
-        .map_err(|error| vec![Fault::new(file, error.to_string())])?
-        .replace('\n', "\n    ");
-    append_entries(file, text, &[&entry])
-}
-
-/// Returns the text of a registry with `entries` added after its last client. The text of the new
-/// entries and of the old entries is not changed. `text` is `None` if the file does not exist yet.
-///
-/// # Errors
-///
-/// Every fault of `text`. If `text` has no faults, every fault of the new text.
-pub fn append_entries(
-    file: &Path,
-    text: Option<&str>,
-    entries: &[impl AsRef<str>],
-) -> Result<String, Vec<Fault>> {
-    #[derive(Deserialize)]
-    struct Outline<'a> {
-        #[serde(borrow)]
-        clients: &'a RawValue,
-    }
-
-    let text = text.unwrap_or("{\n  \"clients\": []\n}\n");
-    parse_without_key_files(file, text)?;
-    let outline: Outline<'_> =
-        serde_json::from_str(text).map_err(|error| vec![document_fault(file, text, &error)])?;
-    let list = outline.clients.get();
-    let list_end = offset_in(text, list) + list.len() - 1;
-    let (before, after) = text.split_at(list_end);
-    let before = before.trim_end();
-    let added: usize = entries.iter().map(|entry| entry.as_ref().len() + ",\n    ".len()).sum();
-    let mut changed = String::with_capacity(text.len() + added + "\n  ".len());
-    changed.push_str(before);
-    let mut comma = if before.ends_with('[') { "" } else { "," };
-    for entry in entries {
-        changed.extend([comma, "\n    ", entry.as_ref()]);
-        comma = ",";
-    }
-    changed.extend(["\n  ", after]);
-    parse_without_key_files(file, &changed)?;
-    Ok(changed)
-}
-
 /// Reads the client from one entry of a registry. `entry` begins on line `line` of `file`.
 ///
 /// # Errors
@@ -291,82 +237,11 @@ pub fn check_entry(file: &Path, line: usize, entry: &str) -> Result<Client, Vec<
 
 #[cfg(test)]
 mod tests {
-    use serde_json::json;
-
     use super::*;
 
     fn faults(text: &str) -> Vec<String> {
         let faults = parse(Path::new("clients.json"), text).err().unwrap_or_default();
         faults.iter().map(ToString::to_string).collect()
-    }
-
-    #[test]
-    fn every_fault_has_its_line_and_field_and_no_value() {
-        let text = r#"{"clients": [
-  {"client_id": "a", "scopes": ["x y"],
-   "token_lifetime": "hunter2"},
-  {"client_id": "b",
-   "secrets": [{"label": "1",
-                "hash": "hunter2"}],
-   "default_scopes": ["s"], "auth_methods": ["hunter2"], "audience": [""],
-   "claims": {"sub": "hunter2"}},
-  {"client_id": "c", "enabled": 1, "hunter": 2},
-  {"client_id": "d"}, {"client_id": "d"}, {"client_id": ""},
-  {"client_id": "e", "token_reuse": 3601, "server_timing": "hunter2"},
-  {"client_id": "f", "introspects": [""], "not_before": "hunter2"},
-  {"client_id": "a"}, {"client_id": "g", "scopes": [], "scopes": 3, "client_idx": "hunter2"},
-  {"client_id": "g"}, {"scopes": 3}
-]}"#;
-        let found = faults(text);
-        let expected = [
-            "clients.json:2:32: clients[0].scopes: must hold scope tokens",
-            "clients.json:3:22: clients[0].token_lifetime: must be a number of seconds",
-            "clients.json:6:25: clients[1].secrets: holds a hash that is not",
-            "clients.json:7:45: clients[1].auth_methods: names what is not a known",
-            "clients.json:7:22: clients[1].default_scopes: names a scope that is not in",
-            "clients.json:7:70: clients[1].audience: must not hold an empty",
-            "clients.json:8:14: clients[1].claims: must not set a claim",
-            "clients.json:9:43: clients[2]: unknown field `hunter`",
-            "clients.json:9:33: clients[2].enabled: must be true or false",
-            "clients.json:10:23: clients[4].client_id: is registered twice",
-            "clients.json:10:57: clients[5].client_id: must be one or more printable",
-            "clients.json:11:37: clients[6].token_reuse: must be a number of seconds",
-            "clients.json:11:60: clients[6].server_timing: must be true or false",
-            "clients.json:12:37: clients[7].introspects: must not hold an empty",
-            "clients.json:12:57: clients[7].not_before: must be a time in Unix seconds",
-            "clients.json:13:3: clients[8].client_id: is registered twice",
-            "clients.json:13:63: clients[9]: duplicate field `scopes`",
-            "clients.json:13:80: clients[9]: unknown field `client_idx`",
-            "clients.json:14:3: clients[10].client_id: is registered twice",
-            "clients.json:14:23: clients[11]: missing field `client_id`",
-            "clients.json:14:34: clients[11].scopes: must be a list of strings",
-        ];
-        assert_eq!(found.len(), expected.len(), "{found:#?}");
-        for (found, expected) in found.iter().zip(expected) {
-            assert!(found.starts_with(expected), "{found} is not {expected}");
-            assert!(!found.contains("hunter2"), "{found}");
-        }
-    }
-
-    #[test]
-    fn a_broken_document_is_one_fault() {
-        for (text, expected) in [
-            ("", "is not valid JSON here: EOF"),
-            (
-                "{\"clients\": [\n{\"client_id\": \"a\",}]}",
-                "clients.json:2:19: is not valid JSON here: key must be a string",
-            ),
-            ("[\"hunter2\"]", "must be {\"clients\": [{…}, …]}"),
-            ("{\"clients\": [], \"x\": 1}", "unknown field `x`"),
-            ("{}", "missing field `clients`"),
-            ("{\"clients\": [\"hunter2\"]}", "clients[0]: must be"),
-        ] {
-            let found = faults(text);
-            assert_eq!(found.len(), 1, "{found:?}");
-            let fault = &found[0];
-            assert!(fault.starts_with("clients.json:"), "{fault}");
-            assert!(fault.contains(expected), "{fault} is not {expected}");
-        }
     }
 
     #[test]
@@ -392,21 +267,5 @@ mod tests {
             let field = format!(": clients[{index}].{field}: ");
             assert!(found.starts_with(&place) && found.contains(&field), "{found}: {place}{field}");
         }
-    }
-
-    #[test]
-    fn append_changes_nothing_else() {
-        let client = |id: &str| json!({ "client_id": id, "scopes": ["s"] });
-        let file = Path::new("clients.json");
-        let one = append(file, None, &client("one")).unwrap();
-        assert!(one.starts_with("{\n  \"clients\": [\n    {\n      \"client_id\": \"one\","));
-        assert!(one.ends_with("\n    }\n  ]\n}\n"));
-
-        let odd = "{ \"clients\":[ {\"client_id\":\"a\"} ]  }";
-        let two = append(file, Some(odd), &client("b")).unwrap();
-        assert!(two.starts_with("{ \"clients\":[ {\"client_id\":\"a\"},\n    {\n"));
-        assert!(two.ends_with("\n  ]  }"));
-        assert_eq!(parse(file, &two).unwrap().len(), 2);
-        assert!(append(file, Some(&two), &client("b")).is_err());
     }
 }

@@ -24,7 +24,6 @@ use crate::registry::shard::{self, Shard, Table};
 use crate::time::UnixTime;
 
 /// All registered clients, by `client_id`.
-#[derive(Debug)]
 pub struct Registry {
     /// Keyed at random, so that the owner of many clients cannot choose ids of equal hash. The
     /// registries that replace this one have the same hasher.
@@ -191,7 +190,8 @@ impl Registry {
     /// The number of clients whose last secret has expired at `time`. Clients that are disabled, do
     /// not authenticate with a secret or have a secret without an expiry do not count.
     pub fn ended_secrets(&self, time: UnixTime) -> usize {
-        self.derived().map(|derived| derived.secret_ends.before(time)).sum()
+        let ended = |derived: &Derived| derived.secret_ends.partition_point(|end| *end <= time);
+        self.derived().map(ended).sum()
     }
 
     /// The longest token lifetime of a client in seconds; 0 if there is no client.
@@ -246,7 +246,6 @@ impl Default for Registry {
 }
 
 /// A registry that is being read.
-#[derive(Debug)]
 pub struct Draft<'r> {
     hasher: RandomState,
     tables: Vec<Table>,

@@ -5,20 +5,20 @@ use std::collections::BTreeMap;
 
 use compact_str::CompactString;
 
-use crate::oauth::client::Client;
+use crate::oauth::client::{AuthMethod, Client};
 use crate::oauth::client_secret::{ClientSecret, SecretHash, is_demo_secret};
 use crate::oauth::decoy::Census;
-use crate::registry::secret_ends::{SecretEnds, last_end};
+use crate::time::UnixTime;
 
 /// The values that are derived from some clients.
-#[derive(Debug, Default)]
+#[derive(Default)]
 pub struct Derived {
     /// The token lifetimes in seconds, each with its number of clients.
     pub lifetimes: BTreeMap<u32, usize>,
     /// The number of clients of each kind, for the decoys.
     pub census: Census,
-    /// The times at which the last secrets of clients expire.
-    pub secret_ends: SecretEnds,
+    /// The [`last_end`] of each client that has one, sorted.
+    pub secret_ends: Box<[UnixTime]>,
     /// Whether a client has a public demo secret.
     pub has_demo_secrets: bool,
     /// The clients that need a proxy to forward their certificates.
@@ -38,7 +38,8 @@ impl Derived {
                 derived.certificate_clients.add(&client.id);
             }
         }
-        derived.secret_ends = SecretEnds::new(ends);
+        ends.sort_unstable();
+        derived.secret_ends = ends.into();
         derived
     }
 }
@@ -52,6 +53,17 @@ pub fn has_demo_secret(client: &Client) -> bool {
     client.secrets.iter().any(is_demo)
 }
 
+/// Returns when the client's last secret expires. `None` if the client has no secret, has a secret
+/// without an expiry, is disabled, or does not authenticate with a secret.
+pub fn last_end(client: &Client) -> Option<UnixTime> {
+    let by_secret = AuthMethod::DEFAULT.iter().any(|method| client.auth_methods.contains(*method));
+    if !client.enabled || !by_secret {
+        return None;
+    }
+    let ends: Option<Vec<_>> = client.secrets.iter().map(|secret| secret.expires_at).collect();
+    ends?.into_iter().max()
+}
+
 /// Whether the client is enabled and needs a proxy to forward its certificate.
 pub fn needs_proxy(client: &Client) -> bool {
     client.enabled && client.needs_certificate()
@@ -59,7 +71,7 @@ pub fn needs_proxy(client: &Client) -> bool {
 
 /// The number of the enabled clients that need a proxy to forward their certificates, and the first
 /// of their ids.
-#[derive(Debug, Default)]
+#[derive(Default)]
 pub struct CertificateClients {
     /// The first ids in alphabetical order, at most [`NAMED`].
     first: Vec<CompactString>,
@@ -82,8 +94,8 @@ impl CertificateClients {
     fn name(&mut self, id: &CompactString) {
         let place = self.first.partition_point(|known| known < id);
         if place < NAMED {
-            self.first.truncate(NAMED - 1);
-            self.first.insert(place.min(self.first.len()), id.clone());
+            self.first.insert(place, id.clone());
+            self.first.truncate(NAMED);
         }
     }
 

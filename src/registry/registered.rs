@@ -8,7 +8,6 @@ use crate::state::client_state::ClientState;
 
 /// A registered client and its state. Snapshots share both as long as the registration does not
 /// change.
-#[derive(Debug)]
 pub struct Registered {
     /// The registration.
     pub client: Client,

@@ -10,7 +10,7 @@ use crate::registry::registered::Registered;
 
 /// Some clients and the values that are derived from them. Neither changes: a changed client is in
 /// another shard, which takes this shard's place in the next registry.
-#[derive(Debug, Default)]
+#[derive(Default)]
 pub struct Shard {
     clients: Table,
     /// The values that are derived from the clients.

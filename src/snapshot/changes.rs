@@ -8,7 +8,6 @@ use crate::registry::clients::Difference;
 use crate::snapshot::Snapshot;
 
 /// The differences between two snapshots, one text for each kind of change.
-#[derive(Debug)]
 pub struct Changes(Vec<String>);
 
 impl Changes {

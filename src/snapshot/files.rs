@@ -13,7 +13,6 @@ use crate::registry::client_file::{self, Loaded};
 use crate::snapshot::admin_token;
 
 /// The contents of the files of a snapshot, or their faults.
-#[derive(Debug)]
 pub struct Files {
     /// The client registry, and the clients' key files.
     pub clients: Result<Loaded, Vec<Fault>>,
@@ -24,7 +23,6 @@ pub struct Files {
 }
 
 /// The contents of the files of a snapshot; none of them has a fault.
-#[derive(Debug)]
 pub struct Contents {
     /// The client registry, and the clients' key files.
     pub clients: Loaded,

@@ -14,7 +14,6 @@ use crate::keys::signing_key::SigningKey;
 use crate::time::UnixTime;
 
 /// The loss of a file or directory, and until when tokens may be affected.
-#[derive(Debug)]
 pub struct Loss {
     /// The loss and its consequences, for the log.
     pub text: String,

@@ -8,7 +8,6 @@ use crate::state::secret_uses::Found;
 use crate::state::token_reuse::TokenReuse;
 
 /// The state that the requests of one client change.
-#[derive(Debug)]
 pub struct ClientState {
     requests: SharedBudget,
     /// The client's reusable tokens.

@@ -16,8 +16,9 @@ mod key;
 pub(crate) mod ledger;
 mod line;
 pub(crate) mod revoked;
+#[cfg(test)]
+mod tests;
 
-use std::fmt;
 use std::path::{Path, PathBuf};
 use std::sync::Arc;
 use std::sync::atomic::Ordering;
@@ -27,10 +28,12 @@ use crate::fault::Fault;
 use crate::oauth::error::Cause;
 use crate::state::group_commit::GroupCommit;
 use crate::state::revocations::file::RevocationFile;
+#[cfg(feature = "postgres")]
+pub(crate) use crate::state::revocations::file::{read as read_file, text_of};
 pub use crate::state::revocations::key::RevocationKey;
 use crate::state::revocations::ledger::{Ledger, Medium, Revocation, Shared};
 #[cfg(feature = "postgres")]
-use crate::state::revocations::revoked::{Revoked, Row};
+use crate::state::revocations::revoked::Row;
 use crate::state::shares::client_tag;
 use crate::telemetry::audit::Audit;
 use crate::time::UnixTime;
@@ -105,7 +108,7 @@ impl Revocations {
     #[cfg(feature = "postgres")]
     pub(crate) fn missing_of_file(&self, directory: &Path, clock: &Clock) -> Result<usize, Fault> {
         let now = clock.now();
-        let file = file::read(directory, clock.clone())?;
+        let file = file::read(directory, clock)?;
         let own = &self.shared.revoked;
         let is_cut_off = |client, until| until <= now || own.cut_off(client) >= until;
         let cut_offs = file.revoked.cut_offs();
@@ -188,30 +191,3 @@ impl Revocations {
         self.commit.ask(revocation).await.unwrap_or(Err(Cause::RevocationNotWritten))
     }
 }
-
-impl fmt::Debug for Revocations {
-    fn fmt(&self, f: &mut fmt::Formatter<'_>) -> fmt::Result {
-        f.debug_struct("Revocations").field("len", &self.len()).finish_non_exhaustive()
-    }
-}
-
-/// Reads the revocations and cut-offs in the file in `directory`. There are none if there is no file.
-///
-/// # Errors
-///
-/// A [`Fault`] if the file cannot be read, or a line of it is invalid.
-#[cfg(feature = "postgres")]
-pub(crate) fn read_file(directory: &Path, clock: &Clock) -> Result<Arc<Shared>, Fault> {
-    file::read(directory, clock.clone())
-}
-
-/// Returns the text of a file that holds what is in `revoked`.
-#[cfg(feature = "postgres")]
-pub(crate) fn text_of(revoked: &Revoked) -> String {
-    let mut text = String::new();
-    file::write_all(revoked, &mut text);
-    text
-}
-
-#[cfg(test)]
-mod tests;

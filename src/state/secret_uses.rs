@@ -5,7 +5,6 @@
 //! a reload keeps them. Servers with one store add up their counts there, and learn the sums.
 
 use std::collections::BTreeMap;
-use std::fmt;
 use std::ptr;
 use std::sync::{Arc, OnceLock};
 
@@ -35,7 +34,6 @@ struct Counted {
 }
 
 /// Uses of a secret that are not in the store yet.
-#[derive(Debug)]
 pub struct Unsent {
     /// The client's id.
     pub client_id: Arc<str>,
@@ -53,7 +51,9 @@ impl SecretUses {
     pub fn record(&self, client: &Client, secret: &ClientSecret, found: &Found, now: UnixTime) {
         let mut counts = client.secrets.iter().zip(&found.0);
         if let Some((_, used)) = counts.find(|(own, _)| ptr::eq(*own, secret)) {
-            used.get_or_init(|| self.enter(&client.id, &secret.label)).record(now);
+            let look_up =
+                || Arc::clone(&counted(&mut self.0.lock(), &client.id, &secret.label).own);
+            used.get_or_init(look_up).record(now);
         }
     }
 
@@ -120,10 +120,6 @@ impl SecretUses {
         });
         used
     }
-
-    fn enter(&self, client_id: &str, label: &str) -> Arc<Tally> {
-        Arc::clone(&counted(&mut self.0.lock(), client_id, label).own)
-    }
 }
 
 /// Returns the uses of a secret, which begin at 0.
@@ -141,15 +137,8 @@ fn counted<'a>(
     &mut labelled[index]
 }
 
-impl fmt::Debug for SecretUses {
-    fn fmt(&self, f: &mut fmt::Formatter<'_>) -> fmt::Result {
-        f.debug_struct("SecretUses").finish_non_exhaustive()
-    }
-}
-
 /// The counts of one client's secrets that were looked up before, in the order of the secrets. The
 /// first use of a secret looks up its count; each later use takes two atomic operations.
-#[derive(Debug)]
 pub struct Found(Box<[OnceLock<Arc<Tally>>]>);
 
 impl Found {

@@ -9,7 +9,6 @@ use parking_lot::Mutex;
 use crate::time::UnixTime;
 
 /// How well this server knows the store.
-#[derive(Debug)]
 pub struct StoreHealth {
     /// The name of the store: its URL without the password.
     name: String,

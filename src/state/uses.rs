@@ -14,7 +14,6 @@ pub(crate) mod index;
 mod record;
 pub(crate) mod single_use;
 
-use std::fmt;
 use std::io;
 use std::path::Path;
 use std::sync::Arc;
@@ -131,12 +130,6 @@ impl Uses {
     pub fn fault(&self) -> Option<String> {
         let fault = self.unrecorded.lock().clone()?;
         Some(format!("{fault}: until then, assertions and proofs are refused"))
-    }
-}
-
-impl fmt::Debug for Uses {
-    fn fmt(&self, f: &mut fmt::Formatter<'_>) -> fmt::Result {
-        f.write_str("Uses(…)")
     }
 }
 

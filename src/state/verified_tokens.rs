@@ -16,7 +16,6 @@ use crate::keys::life::KeyTime;
 use crate::state::revocations::RevocationKey;
 
 /// A token that was signed by one of this server's keys.
-#[derive(Debug)]
 pub struct VerifiedToken {
     /// The claims of the token.
     pub claims: Claims,
@@ -28,7 +27,6 @@ pub struct VerifiedToken {
 
 /// A cache of at most 9984 verified tokens. Tokens longer than 4 KiB are not cached. The cache
 /// takes about 7 MB of memory with ordinary tokens and at most 100 MB.
-#[derive(Debug)]
 pub struct VerifiedTokens(Cache<VerifiedToken>);
 
 impl VerifiedTokens {

@@ -19,7 +19,9 @@ use crate::postgres::store::MASTER_KEY;
 use crate::support::home::{secret_of, set_mode};
 use crate::support::ports::free_port;
 use crate::support::status::ISSUER;
-use crate::support::{Connection, Encoding, Home, Program, Request, request_of, wait_until};
+use crate::support::{
+    Connection, Encoding, Home, Program, Request, StopOnDrop, request_of, wait_until,
+};
 
 /// A node behind nginx with the shipped configuration. It has the same address after each start.
 pub(crate) struct Node {
@@ -91,15 +93,6 @@ pub(crate) struct Load {
     /// The answers that each client has got.
     answers: [AtomicUsize; 4],
     is_over: AtomicBool,
-}
-
-/// Ends the load when dropped, even by a panic.
-pub(crate) struct StopOnDrop<'l>(&'l AtomicBool);
-
-impl Drop for StopOnDrop<'_> {
-    fn drop(&mut self) {
-        self.0.store(true, Ordering::Relaxed);
-    }
 }
 
 impl Load {

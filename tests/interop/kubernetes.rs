@@ -39,7 +39,7 @@ impl Manifests {
     /// Makes the manifests in a directory.
     fn made_by(commands: &str, directory: &str) -> Self {
         let text = render(commands, directory);
-        let all = serde_json::from_str(validate(&text).assert_fine()).unwrap();
+        let all = serde_json::from_value(validate(&text).json()).unwrap();
         Self { text, all }
     }
 

@@ -13,7 +13,9 @@ use crate::support::command::run;
 use crate::support::home::{hash_of, secret_of};
 use crate::support::nginx::Nginx;
 use crate::support::registry::{client_json, registry_of};
-use crate::support::{ENCODINGS, GUARD, Home, Program, Request, Token, request_of};
+use crate::support::{
+    ENCODINGS, Home, Program, Request, StopOnDrop, Token, request_of, wait_until,
+};
 
 /// Settings like the shipped ones, but with short times.
 const TOML: &str = "issuer = \"https://auth.example.com\"\ntrusted_proxies = [\"unix\"]\n\
@@ -66,26 +68,17 @@ impl Load<'_> {
         }
     }
 
-    /// Waits until `answers` further answers have arrived. Panics after [`GUARD`].
+    /// Waits until `answers` further answers have arrived. Panics after [`GUARD`](crate::support::GUARD).
     fn go_on(&self, answers: usize) {
-        self.wait_until(|load, before| load.answers.load(Ordering::Relaxed) >= before + answers);
+        let before = self.answers.load(Ordering::Relaxed);
+        self.wait_until(|| self.answers.load(Ordering::Relaxed) >= before + answers);
     }
 
-    fn wait_until(&self, is_so: impl Fn(&Self, usize) -> bool) {
-        let (begin, before) = (Clock::system().instant(), self.answers.load(Ordering::Relaxed));
-        while !is_so(self, before) {
-            assert!(begin.elapsed() < GUARD && !self.is_over.load(Ordering::Relaxed));
-            std::thread::sleep(Duration::from_millis(5));
-        }
-    }
-}
-
-/// Ends the load when dropped, even by a panic.
-struct StopOnDrop<'l>(&'l AtomicBool);
-
-impl Drop for StopOnDrop<'_> {
-    fn drop(&mut self) {
-        self.0.store(true, Ordering::Relaxed);
+    fn wait_until(&self, is_so: impl Fn() -> bool) {
+        wait_until(|| {
+            assert!(!self.is_over.load(Ordering::Relaxed), "a request has failed");
+            is_so()
+        });
     }
 }
 
@@ -141,15 +134,14 @@ fn fifty_reloads_two_rotations_and_a_restart_under_load() {
         }
         load.go_on(5);
 
-        let rotated = run(server.home.command(&["key", "generate", "--config", "grantd.toml"]));
-        let rotated: Value = serde_json::from_str(rotated.assert_fine()).unwrap();
+        let rotated =
+            run(server.home.command(&["key", "generate", "--config", "grantd.toml"])).json();
         let key_id = rotated["kid"].as_str().unwrap();
-        load.wait_until(|load, _| load.key_ids.lock().unwrap().contains(key_id));
+        load.wait_until(|| load.key_ids.lock().unwrap().contains(key_id));
         load.go_on(5);
 
         let rotate = ["client", "rotate-secret", "--id", "steady", "--label", "new"];
-        let rotated = run(server.home.command(&rotate));
-        let rotated: Value = serde_json::from_str(rotated.assert_fine()).unwrap();
+        let rotated = run(server.home.command(&rotate)).json();
         let is_it = |line: &Value| line["changes"] == "clients changed: steady (+new)";
         server.log.wait_for(is_it);
         load.go_on(5);

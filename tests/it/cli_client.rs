@@ -19,8 +19,7 @@ fn add(home: &Home, arguments: &[&str]) -> Ended {
 #[test]
 fn an_added_client_gets_tokens_with_the_printed_secret() {
     let home = Home::new();
-    let added = add(&home, &["--id", "new", "--scope", "read", "--scope", "write"]);
-    let printed: Value = serde_json::from_str(added.assert_fine()).unwrap();
+    let printed = add(&home, &["--id", "new", "--scope", "read", "--scope", "write"]).json();
     assert_eq!(
         printed.as_object().unwrap().keys().collect::<Vec<_>>(),
         ["client_id", "client_secret"]
@@ -30,8 +29,7 @@ fn an_added_client_gets_tokens_with_the_printed_secret() {
     assert_eq!(URL_SAFE_NO_PAD.decode(secret).unwrap().len(), 32, "256 bits");
     assert!(!fs::read_to_string(home.clients()).unwrap().contains(secret));
 
-    let again = add(&home, &["--id", "newer", "--no-scope"]);
-    let other: Value = serde_json::from_str(again.assert_fine()).unwrap();
+    let other = add(&home, &["--id", "newer", "--no-scope"]).json();
     assert_ne!(other["client_secret"], secret);
 
     let server = Program::start(home, &[]);
@@ -229,6 +227,9 @@ fn the_first_client_creates_the_registry_with_mode_600() {
     add(&home, &["--id", "first", "--scope", "read"]).assert_fine();
     use std::os::unix::fs::PermissionsExt;
     assert_eq!(fs::metadata(home.clients()).unwrap().permissions().mode() & 0o777, 0o600);
+    let text = fs::read_to_string(home.clients()).unwrap();
+    assert!(text.starts_with("{\n  \"clients\": [\n    {\n      \"client_id\": \"first\","));
+    assert!(text.ends_with("\n    }\n  ]\n}\n"), "{text}");
     let checked = run(home.command(&["check"]));
     assert_eq!(checked.assert_fine(), "ok: clients: 1, keys: 1\n");
 }
@@ -253,15 +254,14 @@ fn clients_added_concurrently_are_all_registered() {
 fn list_and_show_hold_no_secret_and_no_hash() {
     let home = Home::new();
     let list = run(home.command(&["client", "list"]));
-    let lines: Vec<Value> =
-        list.assert_fine().lines().map(|line| serde_json::from_str(line).unwrap()).collect();
+    let lines = list.json_lines();
     assert_eq!(lines[0]["client_id"], "demo-client");
     assert_eq!(lines[0]["scopes"], json!(["external-api"]));
     assert_eq!((&lines[0]["enabled"], &lines[0]["token_lifetime"]), (&json!(true), &json!(3600)));
     assert!(lines.iter().all(|line| line.get("secrets").is_none()));
 
     let show = run(home.command(&["client", "show", "--id", "vision-api-user"]));
-    let shown: Value = serde_json::from_str(show.assert_fine()).unwrap();
+    let shown = show.json();
     assert_eq!(shown["claims"], json!({ "firstVisionId": "00000AUNAB" }));
     assert_eq!(shown["secrets"], json!([{ "label": "demo", "state": "valid" }]));
     assert_eq!(shown["token_lifetime"], 7200);
@@ -344,13 +344,12 @@ fn the_old_secret_stays_valid_until_it_is_expired() {
     let rotate = |home: &Home, more: &[&str]| {
         let ended =
             run(home.command(&["client", "rotate-secret", "--id", "demo-client"]).args(more));
-        let printed: Value = serde_json::from_str(ended.assert_fine()).unwrap();
+        let printed = ended.json();
         assert_eq!(printed["client_id"], "demo-client");
         printed["client_secret"].as_str().unwrap().to_owned()
     };
     let labels = |home: &Home| {
-        let show = client(home, &["show", "--id", "demo-client"]);
-        let shown: Value = serde_json::from_str(show.assert_fine()).unwrap();
+        let shown = client(home, &["show", "--id", "demo-client"]).json();
         let secrets = shown["secrets"].as_array().unwrap().clone();
         secrets
             .iter()

@@ -85,7 +85,7 @@ fn a_keys_lifetime_follows_from_the_registry_that_is_named() {
     let home = Home::new();
     home.write("long.json", "{\"clients\": [{\"client_id\": \"a\", \"token_lifetime\": 1000000}]}");
     let gone_after = |command: &mut std::process::Command| {
-        let made: Value = serde_json::from_str(run(command).assert_fine()).unwrap();
+        let made = run(command).json();
         let time = |name: &str| made["retires"][name].as_u64().unwrap();
         time("gone_at") - time("retires_at")
     };
@@ -399,10 +399,7 @@ fn list_shows_which_clients_and_secrets_are_valid() {
         ]})
         .to_string(),
     );
-    let list = |more: &[&str]| -> Vec<Value> {
-        let listed = run(home.command(&["client", "list"]).args(more));
-        listed.assert_fine().lines().map(|line| serde_json::from_str(line).unwrap()).collect()
-    };
+    let list = |more: &[&str]| run(home.command(&["client", "list"]).args(more)).json_lines();
     let all = list(&[]);
     assert_eq!((&all[0]["enabled"], &all[1]["enabled"]), (&json!(false), &json!(true)));
     assert_eq!((&all[0]["valid_secrets"], &all[0]["token_lifetime"]), (&json!([]), &json!(3600)));
@@ -421,8 +418,7 @@ fn list_shows_which_clients_and_secrets_are_valid() {
     run(home.command(&expire)).assert_fine();
     assert_eq!(list(&["--expiring", "30d"]).len(), 1);
     assert!(list(&["--expiring", "28d"]).is_empty());
-    let show = run(home.command(&["client", "show", "--id", "a"]));
-    let shown: Value = serde_json::from_str(show.assert_fine()).unwrap();
+    let shown = run(home.command(&["client", "show", "--id", "a"])).json();
     let states: Vec<_> = (0..4).map(|index| &shown["secrets"][index]["state"]).collect();
     assert_eq!(states, ["valid", "valid", "ended", "not_begun"]);
 }

@@ -8,13 +8,11 @@ use crate::support::command::run;
 use crate::support::{DEMO, ENCODINGS, Home, Program, Request, Token};
 
 fn generate(home: &Home) -> Value {
-    let made = run(home.command(&["key", "generate"]));
-    serde_json::from_str(made.assert_fine()).unwrap()
+    run(home.command(&["key", "generate"])).json()
 }
 
 fn list(home: &Home) -> Vec<Value> {
-    let listed = run(home.command(&["key", "list"]));
-    listed.assert_fine().lines().map(|line| serde_json::from_str(line).unwrap()).collect()
+    run(home.command(&["key", "list"])).json_lines()
 }
 
 #[test]
@@ -88,8 +86,7 @@ fn no_key_material_is_ever_printed() {
 fn jwks_max_age_sets_how_long_a_key_is_published_before_it_signs() {
     let home = Home::new();
     home.write("a.toml", "jwks_max_age = 60\n");
-    let made = run(home.command(&["key", "generate", "--config", "a.toml"]));
-    let made: Value = serde_json::from_str(made.assert_fine()).unwrap();
+    let made = run(home.command(&["key", "generate", "--config", "a.toml"])).json();
     let seconds = |name: &str| made[name].as_u64().unwrap();
     assert_eq!(seconds("signs_from") - seconds("published_at"), 120);
 }
@@ -97,8 +94,7 @@ fn jwks_max_age_sets_how_long_a_key_is_published_before_it_signs() {
 #[test]
 fn keys_of_3072_and_4096_bits_sign_and_other_sizes_are_refused() {
     let home = Home::without_key();
-    let made = run(home.command(&["key", "generate", "--bits", "3072"]));
-    let made: Value = serde_json::from_str(made.assert_fine()).unwrap();
+    let made = run(home.command(&["key", "generate", "--bits", "3072"])).json();
     assert_eq!(made["bits"], json!(3072));
     for bits in ["1024", "0", "2047", "8192"] {
         let refused = run(home.command(&["key", "generate", "--bits", bits]));
@@ -146,8 +142,7 @@ fn times_of_keys_are_printed_and_read_as_rfc_3339_too() {
     assert_eq!(list(&home)[0]["dates"], json!({ "published_at": "1970-01-01T00:00:05Z" }));
     home.write_key(name, pem);
 
-    let rotated = run(home.command(&["key", "rotate"]));
-    let rotated: Value = serde_json::from_str(rotated.assert_fine()).unwrap();
+    let rotated = run(home.command(&["key", "rotate"])).json();
     let names = |dates: &Value| -> Vec<String> {
         dates.as_object().unwrap().keys().map(ToOwned::to_owned).collect()
     };

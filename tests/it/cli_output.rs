@@ -6,7 +6,6 @@ use std::os::fd::AsFd;
 use std::process::{Command, Stdio};
 
 use rustix::pty::{OpenptFlags, grantpt, openpt, ptsname, unlockpt};
-use serde_json::Value;
 
 use crate::support::command::run;
 use crate::support::home::{hash_of, secret_of};
@@ -226,7 +225,6 @@ fn a_missing_directory_of_keys_is_an_error_and_an_empty_one_a_warning() {
     assert_eq!((empty.code, &*empty.stdout), (Some(0), ""));
     assert!(empty.stderr.contains("grantd: keys: holds no key"), "{}", empty.stderr);
     run(home.command(&["key", "generate"])).assert_fine();
-    let listed = run(home.command(&["key", "list"]));
-    let key: Value = serde_json::from_str(listed.assert_fine()).unwrap();
+    let key = run(home.command(&["key", "list"])).json();
     assert_eq!(key["state"], "signing");
 }

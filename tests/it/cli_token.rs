@@ -1,6 +1,6 @@
 //! `grantd token`: requests a token from the command line.
 
-use serde_json::{Value, json};
+use serde_json::json;
 
 use crate::support::command::{Ended, run, run_with_input};
 use crate::support::ports::free_port;
@@ -36,8 +36,7 @@ fn token_prints_the_servers_token() {
 fn a_token_is_decoded_once_its_signature_is_verified() {
     let server = Program::shared();
     let url = format!("http://{}", server.address);
-    let ended = ask(&server.home, &url, &["--decode", "--scope", "external-api"], SECRET);
-    let decoded: Value = serde_json::from_str(ended.assert_fine()).unwrap();
+    let decoded = ask(&server.home, &url, &["--decode", "--scope", "external-api"], SECRET).json();
     assert_eq!(decoded["header"]["typ"], "at+jwt");
     assert_eq!(decoded["claims"]["client_id"], "demo-client");
     assert_eq!(decoded["claims"]["scope"], "external-api");

@@ -12,7 +12,7 @@ use crate::support::command::{Ended, run};
 use crate::support::home::{hash_of, secret_of, set_mode, signing_key};
 use crate::support::registry::{client_json, client_without_secret, registry_of};
 use crate::support::{
-    DEMO, Encoding, Home, Program, Request, Signer, Token, request_of, wait_until,
+    DEMO, Encoding, Home, Program, Request, Signer, StopOnDrop, Token, request_of, wait_until,
 };
 
 const TOKEN: &str = "0123456789abcdef0123456789abcdef";
@@ -50,10 +50,11 @@ fn start() -> Program {
     Program::start(home, &["--config", "grantd.toml"])
 }
 
-fn readiness(server: &Program) -> String {
-    let answer = Request::get("/readyz").send(server.admin);
-    assert_eq!(answer.status, 200);
-    answer.text().to_owned()
+/// Returns the text of `/readyz`, of a server that is ready.
+pub(crate) fn readiness(server: &Program) -> String {
+    let (status, text) = server.readiness();
+    assert_eq!(status, 200);
+    text
 }
 
 /// Waits until `/readyz` names the file.
@@ -131,8 +132,8 @@ fn a_fault_in_the_registry_does_not_hold_up_the_keys() {
     let made = run(server
         .home
         .command(&["key", "rotate", "--now", "--admin"])
-        .arg(server.admin.to_string()));
-    let made: Value = serde_json::from_str(made.assert_fine()).unwrap();
+        .arg(server.admin.to_string()))
+    .json();
     let token = server
         .ask(&Request::token(Encoding::Urlencoded, &request_of("known", &secret_of("known"), &[])));
     assert_eq!(Token::verified(&token, server.address).header["kid"], made["kid"]);
@@ -270,8 +271,7 @@ fn a_change_is_in_force_in_spite_of_a_fault_in_another_file() {
                     }
                 }
                 let rotate = ["key", "rotate", "--now", "--keys", "keys", "--admin", &admin];
-                let ended = run(server.home.command(&rotate));
-                let made: Value = serde_json::from_str(ended.assert_fine()).unwrap();
+                let made = run(server.home.command(&rotate)).json();
                 assert_eq!(key_ids(&server), [made["kid"].as_str().unwrap()]);
             });
         }
@@ -406,9 +406,9 @@ fn a_file_that_never_rests_does_not_hold_up_the_others() {
                 std::thread::sleep(std::time::Duration::from_millis(100));
             }
         });
+        let _stop = StopOnDrop(&is_over);
         register(&server.home, &[clients(), vec![client("new", json!({}))]].concat());
         wait_until(|| status(&server, "new") == 200);
-        is_over.store(true, Ordering::Relaxed);
     });
 }
 

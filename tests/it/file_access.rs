@@ -305,8 +305,7 @@ fn files_made_by_root_belong_to_the_services_user() {
 fn server_and_check_name_a_key_that_the_service_cannot_read() {
     let server = Program::start_as(SERVICE, home_of_the_service(), &[]);
     let home = &server.home;
-    let made = run(home.command(&["key", "generate"]));
-    let made: Value = serde_json::from_str(made.assert_fine()).unwrap();
+    let made = run(home.command(&["key", "generate"])).json();
     let name = format!("keys/{}.pem", made["kid"].as_str().unwrap());
     // The key file now belongs to root, as if root had copied it.
     chown(home.path(&name), Some(0), Some(0)).unwrap();

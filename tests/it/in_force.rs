@@ -1,7 +1,5 @@
 //! `grantd client … --admin ADDRESS`: the command waits until the change is in force in the server.
 
-use serde_json::Value;
-
 use crate::support::command::{Ended, run};
 use crate::support::home::secret_of;
 use crate::support::registry::{ODD_SECRET, PERCENT_SECRET};
@@ -36,8 +34,7 @@ fn a_command_returns_once_its_change_is_in_force() {
                 ask(server, id, &secret).assert_refused_quietly();
             });
         }
-        let rotated = client(home, &["rotate-secret", "--id", "basic-only"], &admin);
-        let rotated: Value = serde_json::from_str(rotated.assert_fine()).unwrap();
+        let rotated = client(home, &["rotate-secret", "--id", "basic-only"], &admin).json();
         let secret = rotated["client_secret"].as_str().unwrap();
         let request = Request::token(Encoding::Urlencoded, &[("grant_type", "client_credentials")]);
         assert_eq!(server.ask(&request.basic(&format!("basic-only:{secret}"))).status, 200);

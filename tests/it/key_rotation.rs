@@ -87,8 +87,7 @@ fn processes_with_one_directory_rotate_its_keys_together() {
 fn key(home: &Home, arguments: &[&str]) -> Vec<Value> {
     let mut command = home.command(&[&["key"], arguments].concat());
     let variables = [("GRANTD_KEYS__ROTATE_EVERY", "90d"), ("GRANTD_JWKS_MAX_AGE", "1")];
-    let ended = run(command.envs(variables));
-    ended.assert_fine().lines().map(|line| serde_json::from_str(line).unwrap()).collect()
+    run(command.envs(variables)).json_lines()
 }
 
 fn published(server: &Program) -> usize {

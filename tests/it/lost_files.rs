@@ -6,18 +6,13 @@ use std::time::{Duration, SystemTime};
 
 use grantd::clock::Clock;
 
+use crate::faulty_files::readiness;
 use crate::support::command::run;
 use crate::support::home::signing_key;
 use crate::support::registry::{client_json, registry_of};
-use crate::support::{Home, Program, Request};
+use crate::support::{Home, Program};
 
 const HOUR: u64 = 3600;
-
-fn readiness(server: &Program) -> String {
-    let answer = Request::get("/readyz").send(server.admin);
-    assert_eq!(answer.status, 200);
-    answer.text().to_owned()
-}
 
 /// A home whose key was published `age` seconds ago. The longest token lifetime is an hour.
 fn home_with_key(age: u64) -> Home {

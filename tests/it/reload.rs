@@ -10,8 +10,8 @@ use crate::support::command::{run, run_with_input};
 use crate::support::home::{hash_of, secret_of, set_mode};
 use crate::support::registry::{client_json, client_without_secret, registry_of};
 use crate::support::{
-    Connection, DEMO, ENCODINGS, Encoding, Home, Program, Request, Signer, Token, request_of,
-    wait_until,
+    Connection, DEMO, ENCODINGS, Encoding, Home, Program, Request, Signer, StopOnDrop, Token,
+    request_of, wait_until,
 };
 
 fn client(id: &str, more: impl Into<Value>) -> Value {
@@ -233,6 +233,7 @@ fn a_thousand_signals_under_load_fail_no_request() {
             }
             asked
         });
+        let stop = StopOnDrop(&is_over);
         for round in 0..10 {
             let lifetime = json!({ "token_lifetime": 100 + round });
             register(&server.home, &[client("known", lifetime)]);
@@ -243,7 +244,7 @@ fn a_thousand_signals_under_load_fail_no_request() {
         }
         // Waits for the reload that follows the last change of the registry.
         wait_until(|| server.ask(&request).json()["expires_in"] == 109);
-        is_over.store(true, Ordering::Relaxed);
+        drop(stop);
         assert!(asking.join().unwrap() > 0);
     });
     let reloads = || {

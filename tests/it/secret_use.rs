@@ -64,8 +64,7 @@ fn each_successful_use_is_counted_by_label() {
     // `client show` prints the same uses as the admin listener.
     let admin = server.admin.to_string();
     let arguments = ["client", "show", "--id", "a b/c", "--admin", &admin];
-    let mut show: Value =
-        serde_json::from_str(run(server.home.command(&arguments)).assert_fine()).unwrap();
+    let mut show = run(server.home.command(&arguments)).json();
     // The times stand there as dates, too.
     let dates = [0, 1].map(|index| show["secrets"][index]["dates"].take());
     assert_eq!(dates[1]["not_before"], "1970-01-01T00:00:01Z");

@@ -90,7 +90,7 @@ fn the_server_is_degraded_while_it_cannot_read_its_revocations() {
     assert_revoked(&revoke(server.address, "timed", &token));
     let [state, file, aside] =
         ["state", "state/revocations", "aside"].map(|it| server.home.path(it));
-    let readiness = || Request::get("/readyz").send(server.admin).text().to_owned();
+    let readiness = || server.readiness().1;
     let says = "a restart fails";
     let denied = "degraded: state/revocations: cannot be read: Permission denied";
     for path in [&file, &state] {
@@ -121,7 +121,7 @@ fn the_server_is_degraded_while_it_cannot_write_revocations() {
     let tokens = [(); 3].map(|()| token_of(server.address, "timed"));
     assert_revoked(&revoke(server.address, "timed", &tokens[0]));
     let [state, file] = ["state", "state/revocations"].map(|it| server.home.path(it));
-    let readiness = |server: &Program| Request::get("/readyz").send(server.admin).text().to_owned();
+    let readiness = |server: &Program| server.readiness().1;
     let denied = "degraded: state/revocations: cannot be written: Permission denied";
     let is_denied = |server: &Program| {
         readiness(server).starts_with(denied) && readiness(server).contains("refused")
@@ -164,7 +164,7 @@ fn a_record_of_uses_that_becomes_writable_takes_the_next_use() {
     give(&home.path(""), SERVICE);
     set_mode(&home.path("state/uses"), 0o400);
     let server = Program::start_as(SERVICE, home, &["--issuer", ISSUER]);
-    let readiness = || Request::get("/readyz").send(server.admin).text().to_owned();
+    let readiness = || server.readiness().1;
     wait_until(|| readiness().starts_with("degraded: state/uses: cannot be written: "));
     set_mode(&server.home.path("state/uses"), 0o600);
     wait_until(|| readiness() == "ok\n");
@@ -189,7 +189,7 @@ fn the_server_is_degraded_while_it_cannot_record_uses() {
     give(&home.path(""), SERVICE);
     let server = Program::start_as(SERVICE, home, &[]);
     let [file, aside] = ["state/uses", "aside"].map(|it| server.home.path(it));
-    let readiness = || Request::get("/readyz").send(server.admin).text().to_owned();
+    let readiness = || server.readiness().1;
     assert_eq!(readiness(), "ok\n");
     let mode = fs::metadata(&file).unwrap().mode();
     let denied = "degraded: state/uses: cannot be written: Permission denied";
@@ -283,7 +283,7 @@ fn check_and_serve_name_a_lock_file_that_is_none() {
                 line["level"] == "WARN" && told.contains(says)
             });
             assert_eq!(server.ask(&Request::token(Encoding::Urlencoded, &DEMO)).status, 200);
-            let readiness = Request::get("/readyz").send(server.admin).text().to_owned();
+            let readiness = server.readiness().1;
             assert!(readiness.starts_with(&format!("degraded: state/{file}: ")), "{readiness}");
             assert!(readiness.contains(&format!("state/{lock} {says}")), "{readiness}");
         }
@@ -363,7 +363,7 @@ fn the_server_is_degraded_while_it_cannot_lock_its_state_files() {
     home.write_uses();
     give(&home.path(""), SERVICE);
     let server = Program::start_as(SERVICE, home, &[]);
-    let readiness = || Request::get("/readyz").send(server.admin).text().to_owned();
+    let readiness = || server.readiness().1;
     assert_eq!(readiness(), "ok\n");
     for (file, lock) in &LOCKS[..2] {
         let lock = server.home.path("state").join(lock);

@@ -8,7 +8,8 @@ use serde_json::{Value, json};
 use crate::support::home::secret_of;
 use crate::support::registry::{client_with_hash, registry_of, registry_with, secrets_json};
 use crate::support::{
-    Connection, ENCODINGS, Encoding, Home, Program, Request, Response, request_of, wait_until,
+    Connection, ENCODINGS, Encoding, Home, Program, Request, Response, StopOnDrop, request_of,
+    wait_until,
 };
 
 /// Makes the server trust the client addresses that a proxy on 127.0.0.1 states. The failure
@@ -251,6 +252,7 @@ fn a_full_hash_queue_reveals_nothing_about_a_secret() {
                 }
             });
         }
+        let _stop = StopOnDrop(&is_over);
         wait_until(|| server.metric("grantd_password_queue ") == 1);
         let mut answers = Vec::new();
         // The client has authenticated from the second of these addresses, but not from the first.
@@ -261,7 +263,6 @@ fn a_full_hash_queue_reveals_nothing_about_a_secret() {
             };
             answers.push((0..300).map(guess).collect::<Vec<_>>());
         }
-        is_over.store(true, Ordering::Relaxed);
         answers
     });
     for answers in &answers {
@@ -369,15 +370,14 @@ fn logins_under_a_flood(addresses: usize, guessed: Guessed) -> [usize; 2] {
                 }
             });
         }
+        let _stop = StopOnDrop(&is_over);
         wait_until(|| guesses.load(Ordering::Relaxed) > 140);
-        let succeeded = ["new", "known"].map(|kind| {
+        ["new", "known"].map(|kind| {
             let log_in = &log_in;
             let logins: Vec<_> =
                 (0..LOGINS).map(|index| scope.spawn(move || log_in(kind, index))).collect();
             logins.into_iter().map(|login| login.join().unwrap()).sum()
-        });
-        is_over.store(true, Ordering::Relaxed);
-        succeeded
+        })
     })
 }
 

@@ -334,7 +334,7 @@ fn a_fifo_in_place_of_a_file_is_refused_by_a_reload() {
         set_mode(&home.write("token", "0123456789abcdef0123456789abcdef"), 0o600);
         let good = fs::read(home.path(file)).unwrap();
         let server = Program::start(home, arguments);
-        let readiness = || Request::get("/readyz").send(server.admin).text().to_owned();
+        let readiness = || server.readiness().1;
         let path = server.home.path(file);
         fs::remove_file(&path).unwrap();
         make_fifo(&path);

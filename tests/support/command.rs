@@ -5,6 +5,8 @@ use std::io::Write;
 use std::path::{Path, PathBuf};
 use std::process::{Command, Stdio};
 
+use serde_json::Value;
+
 /// The exit code and the output of a command.
 #[derive(Debug)]
 pub(crate) struct Ended {
@@ -29,6 +31,19 @@ impl Ended {
     pub(crate) fn assert_fine(&self) -> &str {
         assert_eq!((self.code, self.stderr.as_str()), (Some(0), ""), "{self:?}");
         &self.stdout
+    }
+
+    /// Asserts success, and returns the JSON value that was printed.
+    #[track_caller]
+    pub(crate) fn json(&self) -> Value {
+        serde_json::from_str(self.assert_fine()).expect("one JSON value")
+    }
+
+    /// Asserts success, and returns the JSON values that were printed, one on each line.
+    #[track_caller]
+    pub(crate) fn json_lines(&self) -> Vec<Value> {
+        let lines = self.assert_fine().lines();
+        lines.map(|line| serde_json::from_str(line).expect("a line of JSON")).collect()
     }
 }
 

@@ -26,6 +26,7 @@ pub(crate) use program::Program;
 pub(crate) use signer::Signer;
 pub(crate) use token::Token;
 
+use std::sync::atomic::{AtomicBool, Ordering};
 use std::time::Duration;
 
 use grantd::clock::Clock;
@@ -41,6 +42,15 @@ pub(crate) fn wait_until(is_so: impl Fn() -> bool) {
     while !is_so() {
         assert!(begin.elapsed() < GUARD, "it has not come to that");
         std::thread::sleep(Duration::from_millis(2));
+    }
+}
+
+/// Sets its value when dropped, even by a panic, so that the threads of a load end.
+pub(crate) struct StopOnDrop<'l>(pub(crate) &'l AtomicBool);
+
+impl Drop for StopOnDrop<'_> {
+    fn drop(&mut self) {
+        self.0.store(true, Ordering::Relaxed);
     }
 }
 

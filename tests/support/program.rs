@@ -191,6 +191,12 @@ impl Program {
         request.send(self.address)
     }
 
+    /// Returns the status and the text of `/readyz`.
+    pub(crate) fn readiness(&self) -> (u16, String) {
+        let answer = Request::get("/readyz").send(self.admin);
+        (answer.status, answer.text().to_owned())
+    }
+
     /// Returns the text of `/metrics`.
     pub(crate) fn metrics(&self) -> String {
         let response = Request::get("/metrics").send(self.admin);

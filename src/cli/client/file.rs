@@ -18,7 +18,8 @@ use crate::config::Config;
 use crate::fault::Fault;
 use crate::form::urlencoded;
 use crate::fs::whole_file;
-use crate::registry::client_file::{self, edit};
+use crate::registry::client_file;
+use crate::registry::client_file::edit::{self, ClientText};
 #[cfg(feature = "postgres")]
 use crate::store::postgres::client_document;
 #[cfg(feature = "postgres")]
@@ -169,13 +170,14 @@ impl ClientArg {
     /// [`Registry::edit_or_create`]. Fails if the registry does not exist.
     pub(super) fn edit(
         &self,
-        change: impl FnOnce(&Path, &str) -> Result<String, Vec<Fault>>,
+        change: impl FnOnce(&ClientText<'_>) -> Result<String, Vec<Fault>>,
         line: Option<&str>,
     ) -> Result<(), CliError> {
-        let change = |path: &Path, text: Option<&str>| match text {
-            Some(text) => change(path, text),
-            // The file does not exist, so reading it returns the fault to report.
-            None => change(path, &client_file::read(path)?),
+        let change = |file: &Path, text: Option<&str>| {
+            // If the file does not exist, reading it returns the fault to report.
+            let read = if text.is_none() { client_file::read(file)? } else { String::new() };
+            let text = text.unwrap_or(&read);
+            change(&ClientText { file, text, client_id: &self.id })
         };
         self.registry.open()?.edit_or_create(&[&self.id], change, line)
     }

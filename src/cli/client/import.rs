@@ -34,8 +34,7 @@ pub(super) fn import(registry: &RegistryArgs, from: &Path) -> Result<(), CliErro
     let entries = hash_secrets(name, lines)?;
     drop(text);
     let told = format!("{}\n", json!({ "imported": entries.len() }));
-    let change =
-        |path: &Path, text: Option<&str>| client_file::append_entries(path, text, &entries);
+    let change = |path: &Path, text: Option<&str>| edit::append_entries(path, text, &entries);
     let ids: Vec<_> = entries.iter().filter_map(|entry| edit::id_of(entry)).collect();
     let ids: Vec<_> = ids.iter().map(|id| &**id).collect();
     registry.open()?.edit_or_create(&ids, change, Some(&told))?;
@@ -87,7 +86,7 @@ fn read_lines(file: &Path, text: &str) -> Result<(Vec<Line>, WithoutToken), CliE
             Ok((client, line)) => {
                 let id: Box<str> = client.id.as_str().into();
                 let reason = match line.secret {
-                    Some(_) => no_token::reason_with_new_secret(&client),
+                    Some(_) => no_token::reason_if(&client, true),
                     None => no_token::reason(&client, now),
                 };
                 if let Some(reason) = reason {

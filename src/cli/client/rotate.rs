@@ -13,7 +13,7 @@ use crate::cli::secret::{self, HashKind};
 use crate::cli::times::{parse_duration, parse_time};
 use crate::clock::Clock;
 use crate::fault::Fault;
-use crate::registry::client_file::edit::{self, NewSecret};
+use crate::registry::client_file::edit::{ClientText, NewSecret};
 use crate::time::UnixTime;
 
 #[derive(Args, Debug)]
@@ -65,11 +65,10 @@ pub(super) fn rotate_secret(args: &RotateArgs) -> Result<(), CliError> {
         secret::make()?
     };
     let hash = secret::hash(&secret, args.hash)?;
-    let id = &args.client.id;
     let old_until = args.expire_old.map(|seconds| now + seconds);
     let mut secret_label = String::new();
-    let change = |path: &Path, text: &str| {
-        let taken = labels(text, id);
+    let change = |text: &ClientText<'_>| {
+        let taken = labels(text);
         let label = match &args.label {
             Some(label) if taken.contains(label) => {
                 let problem = "the client has a secret of this label already, and two secrets of \
@@ -84,12 +83,12 @@ pub(super) fn rotate_secret(args: &RotateArgs) -> Result<(), CliError> {
             None => free_label(&now.date(), &taken),
         };
         secret_label.clone_from(&label);
-        edit::add_secret(path, text, id, &NewSecret { label, hash }, old_until)
+        text.add_secret(&NewSecret { label, hash }, old_until)
     };
     let shown = (!args.secret_stdin).then_some(&**secret);
     // Print the secret before waiting for the server: if the wait fails, no other command can show
     // the secret.
-    args.client.edit(change, Some(&told(id, shown)))?;
+    args.client.edit(change, Some(&told(&args.client.id, shown)))?;
     args.client.wait_until(&args.server, |client| secret_of(client, &secret_label).is_some())
 }
 
@@ -102,9 +101,7 @@ pub(super) fn expire_secret(args: &ExpireArgs) -> Result<(), CliError> {
     let in_seconds = || Clock::system().now() + args.seconds;
     let until = args.at.unwrap_or_else(in_seconds);
     let ExpireArgs { client, label, server, .. } = args;
-    let change =
-        |path: &Path, text: &str| edit::expire_secret(path, text, &client.id, label, until);
-    client.edit(change, None)?;
+    client.edit(|text| text.expire_secret(label, until), None)?;
     client.warn()?;
     client.wait_until(server, |client| {
         let ends = secret_of(client, label).and_then(|secret| secret["expires_at"].as_u64());
@@ -114,8 +111,8 @@ pub(super) fn expire_secret(args: &ExpireArgs) -> Result<(), CliError> {
 
 /// Returns the labels of the client's secrets, or no labels if the entry has a fault. The edit that
 /// follows this call reports the fault.
-fn labels(text: &str, id: &str) -> HashSet<String> {
-    let entry = entry_of(text, id).unwrap_or_default();
+fn labels(text: &ClientText<'_>) -> HashSet<String> {
+    let entry = entry_of(text.text, text.client_id).unwrap_or_default();
     let secrets = entry["secrets"].as_array().into_iter().flatten();
     let labels = secrets.filter_map(|secret| secret["label"].as_str());
     labels.map(str::to_owned).collect()

@@ -14,7 +14,7 @@ use crate::form::urlencoded;
 use crate::oauth::client::Client;
 use crate::registry::client_file::{self, edit};
 use crate::registry::clients::Registry;
-use crate::registry::secret_ends::last_end;
+use crate::registry::derived::last_end;
 use crate::time::UnixTime;
 
 #[derive(Args, Debug)]

@@ -10,7 +10,7 @@ use crate::cli::client::fields::{self, FieldArgs};
 use crate::cli::client::file::ClientArg;
 use crate::cli::error::CliError;
 use crate::fault::Fault;
-use crate::registry::client_file::edit;
+use crate::registry::client_file::edit::{self, ClientText};
 
 #[derive(Args, Debug)]
 pub(crate) struct UpdateArgs {
@@ -44,10 +44,10 @@ pub(super) fn update(args: &UpdateArgs) -> Result<(), CliError> {
     if let Some(both) = unset.iter().find(is_both) {
         return Err(CliError(format!("--unset {both}: is set by this command too")));
     }
-    let change = |path: &Path, text: &str| {
-        edit::update(path, text, &client.id, |entry| {
-            let changed = changed(path, entry, fields, &unset)?;
-            fields::check(path, &changed, &given)?;
+    let change = |text: &ClientText<'_>| {
+        text.update(|entry| {
+            let changed = changed(text.file, entry, fields, &unset)?;
+            fields::check(text.file, &changed, &given)?;
             Ok(changed)
         })
     };

@@ -11,7 +11,7 @@ use crate::cli::store::arguments::{FilesArg, StoreArgs};
 use crate::clock::Clock;
 use crate::fault::Fault;
 use crate::fs::whole_file;
-use crate::registry::client_file;
+use crate::registry::client_file::{self, edit};
 use crate::snapshot::lifetimes::Recorded;
 use crate::state::revocations::{Revocations, text_of};
 use crate::store::postgres::client_document;
@@ -34,7 +34,7 @@ pub(super) fn export(
     schema::require(&mut database)?;
     let Contents { clients, keys } = transfer::export(&mut database, &master_keys)?;
     let entries: Vec<_> = clients.iter().map(|(_, entry)| entry.as_str()).collect();
-    let text = client_file::append_entries(registry, None, &entries).or_else(|faults| {
+    let text = edit::append_entries(registry, None, &entries).or_else(|faults| {
         let of_rows = client_document::faults_of_rows(&mut database)?;
         Err(if of_rows.is_empty() { faults } else { of_rows })
     })?;

@@ -30,7 +30,7 @@ pub enum Spent {
 
 pub(super) struct Budgets {
     origin: Instant,
-    by_key: Mutex<HashMap<u64, Budget>>,
+    pub(super) by_key: Mutex<HashMap<u64, Budget>>,
     /// The time from which all budgets are full, in nanoseconds after `origin`.
     full_from: AtomicU64,
     capacity: usize,
@@ -105,11 +105,6 @@ impl Budgets {
     /// The number of attempts that were refused because a budget of this kind was used up.
     pub(super) fn refused(&self, spent: Spent) -> u64 {
         self.refused[spent as usize].load(Ordering::Relaxed)
-    }
-
-    /// The number of stored budgets.
-    pub(super) fn len(&self) -> usize {
-        self.by_key.lock().len()
     }
 
     fn refuse(&self, (spent, wait): (Spent, u32)) -> u32 {

@@ -1,5 +1,5 @@
-//! Changes one client in the text of a registry. The rest of the text is kept, and new text is laid
-//! out like the text around it.
+//! Adds clients to the text of a registry, and changes one client in it. The rest of the text is
+//! kept, and a change is laid out like the text around it.
 
 mod items;
 
@@ -8,13 +8,13 @@ use std::path::Path;
 
 use serde::Serialize;
 use serde_json::value::RawValue;
-use serde_json::{Map, Value};
+use serde_json::{Map, Value, json};
 
-use super::document::{Document, document_fault, offset_in};
+use super::document::{Document, document_fault};
 use super::parse_without_key_files;
 use crate::fault::Fault;
 pub use crate::registry::client_file::document::id_of;
-use crate::registry::client_file::edit::items::{Edit, Items};
+use crate::registry::client_file::edit::items::{Edit, Items, range_of};
 use crate::time::UnixTime;
 
 /// A secret's entry in the registry.
@@ -26,123 +26,145 @@ pub struct NewSecret {
     pub hash: String,
 }
 
-/// Returns the text of the registry with the client `client_id` enabled or disabled.
+/// Returns the text of a registry with `entry` added after its last client. The text of the old
+/// entries is not changed. `text` is `None` if the file does not exist yet.
 ///
 /// # Errors
 ///
-/// Every fault of `text`. If `text` has no faults, every fault of the new text. It is a fault if
-/// there is no such client.
-pub fn set_enabled(
-    file: &Path,
-    text: &str,
-    client_id: &str,
-    enabled: bool,
-) -> Result<String, Vec<Fault>> {
-    change(file, text, client_id, |entry| {
-        Ok(vec![entry.set("enabled", if enabled { "true" } else { "false" })])
-    })
+/// Every fault of `text`. If `text` has no faults, every fault of the new text.
+pub fn append(file: &Path, text: Option<&str>, entry: &Value) -> Result<String, Vec<Fault>> {
+    append_entries(file, text, &[format!("{entry:#}").replace('\n', "\n    ")])
 }
 
-/// Returns the text of the registry without the client `client_id`.
+/// Returns the text of a registry with `entries` added after its last client. The text of the new
+/// entries and of the old entries is not changed. `text` is `None` if the file does not exist yet.
 ///
 /// # Errors
 ///
-/// Every fault of `text`. If `text` has no faults, every fault of the new text. It is a fault if
-/// there is no such client.
-pub fn remove(file: &Path, text: &str, client_id: &str) -> Result<String, Vec<Fault>> {
-    let (clients, index) = find(file, text, client_id)?;
-    apply(file, text, vec![clients.without(index)])
-}
-
-/// Returns the text of the registry with `secret` added to the client `client_id`. If `old_until`
-/// is given, the client's other secrets expire at that time, unless they expire earlier.
-///
-/// # Errors
-///
-/// Every fault of `text`. If `text` has no faults, every fault of the new text. It is a fault if
-/// there is no such client.
-pub fn add_secret(
+/// Every fault of `text`. If `text` has no faults, every fault of the new text.
+pub fn append_entries(
     file: &Path,
-    text: &str,
-    client_id: &str,
-    secret: &NewSecret,
-    old_until: Option<UnixTime>,
+    text: Option<&str>,
+    entries: &[impl AsRef<str>],
 ) -> Result<String, Vec<Fault>> {
-    let internal = |error: serde_json::Error| vec![Fault::new(file, error.to_string())];
-    let [label, hash] = [&secret.label, &secret.hash].map(serde_json::to_string);
-    let new = format!(
-        "{{ \"label\": {}, \"hash\": {} }}",
-        label.map_err(internal)?,
-        hash.map_err(internal)?
-    );
-    change(file, text, client_id, |entry| {
-        let Some(list) = entry.member("secrets") else {
-            return Ok(vec![entry.set("secrets", &format!("[{new}]"))]);
-        };
-        let list = Items::of_list(text, list)?;
-        let mut edits = vec![list.with(&new)];
-        if let Some(until) = old_until {
-            for index in 0..list.items.len() {
-                edits.extend(expire(&Items::of_object(text, list.at(index))?, until)?);
-            }
-        }
-        Ok(edits)
-    })
-}
-
-/// Sets the expiry of the secret `label` of the client `client_id` to `until`, and returns the new
-/// text of the registry. If the secret already expires at `until` or earlier, returns the old text.
-///
-/// # Errors
-///
-/// Every fault of `text`. If `text` has no faults, every fault of the new text. It is a fault if
-/// there is no such client or secret.
-pub fn expire_secret(
-    file: &Path,
-    text: &str,
-    client_id: &str,
-    label: &str,
-    until: UnixTime,
-) -> Result<String, Vec<Fault>> {
-    let mut is_there = false;
-    let changed = change(file, text, client_id, |entry| {
-        let Some(list) = entry.member("secrets") else { return Ok(Vec::new()) };
-        let list = Items::of_list(text, list)?;
-        for index in 0..list.items.len() {
-            let secret = Items::of_object(text, list.at(index))?;
-            let name = secret.member("label").map(serde_json::from_str::<String>).transpose()?;
-            if name.is_some_and(|name| name == label) {
-                is_there = true;
-                return Ok(expire(&secret, until)?.into_iter().collect());
-            }
-        }
-        Ok(Vec::new())
-    })?;
-    if is_there {
-        Ok(changed)
-    } else {
-        let problem = "the client has no secret of this label; see `grantd client show`";
-        Err(vec![Fault::new(file, problem)])
+    let text = text.unwrap_or("{\n  \"clients\": []\n}\n");
+    let list = clients_in(file, text)?;
+    let (before, after) = text.split_at(range_of(text, list).end - 1);
+    let before = before.trim_end();
+    let added: usize = entries.iter().map(|entry| entry.as_ref().len() + ",\n    ".len()).sum();
+    let mut changed = String::with_capacity(text.len() + added + "\n  ".len());
+    changed.push_str(before);
+    let mut comma = if before.ends_with('[') { "" } else { "," };
+    for entry in entries {
+        changed.extend([comma, "\n    ", entry.as_ref()]);
+        comma = ",";
     }
+    changed.extend(["\n  ", after]);
+    parse_without_key_files(file, &changed)?;
+    Ok(changed)
 }
 
-/// Returns the text of the registry with the entry of the client `client_id` replaced. `change` is
-/// called with the old entry and returns the new entry.
+/// The text of a registry, in which one client is to be changed.
 ///
-/// # Errors
-///
-/// Every fault of `text`. If `text` has no faults, every fault that `change` returns. If `change`
-/// succeeds, every fault of the new text. It is a fault if there is no such client.
-pub fn update(
-    file: &Path,
-    text: &str,
-    client_id: &str,
-    change: impl FnOnce(&str) -> Result<String, Vec<Fault>>,
-) -> Result<String, Vec<Fault>> {
-    let (clients, index) = find(file, text, client_id)?;
-    let entry = clients.at(index);
-    let begin = offset_in(text, entry);
-    apply(file, text, vec![(begin..begin + entry.len(), change(entry)?)])
+/// Each change returns the new text. It returns every fault of the old text or, if that has none, of
+/// the new one. It is a fault if there is no such client.
+pub struct ClientText<'t> {
+    /// The name of the registry.
+    pub file: &'t Path,
+    /// The text of the registry.
+    pub text: &'t str,
+    /// The client to change.
+    pub client_id: &'t str,
+}
+
+/// The new text of a registry, or every fault.
+type Changed = Result<String, Vec<Fault>>;
+
+impl<'t> ClientText<'t> {
+    /// Enables or disables the client.
+    pub fn set_enabled(&self, enabled: bool) -> Changed {
+        self.change(|entry| Ok([entry.set("enabled", &enabled.to_string())]))
+    }
+
+    /// Removes the client.
+    pub fn remove(&self) -> Changed {
+        let (clients, index, _) = self.find()?;
+        self.apply([clients.without(index)])
+    }
+
+    /// Adds `secret` to the client. If `old_until` is given, the client's other secrets expire at
+    /// that time, unless they expire earlier.
+    pub fn add_secret(&self, secret: &NewSecret, old_until: Option<UnixTime>) -> Changed {
+        let [label, hash] = [&secret.label, &secret.hash].map(|text| json!(text));
+        let new = format!("{{ \"label\": {label}, \"hash\": {hash} }}");
+        self.change(|entry| {
+            let mut edits = vec![entry.add_to("secrets", &new)?];
+            if let Some(until) = old_until {
+                for secret in entry.objects_in("secrets")? {
+                    edits.extend(expire(&secret, until)?);
+                }
+            }
+            Ok(edits)
+        })
+    }
+
+    /// Sets the expiry of the secret `label` to `until`, unless it expires earlier. It is a fault if
+    /// the client has no such secret.
+    pub fn expire_secret(&self, label: &str, until: UnixTime) -> Changed {
+        let mut is_there = false;
+        let changed = self.change(|entry| {
+            for secret in entry.objects_in("secrets")? {
+                let name =
+                    secret.member("label").map(serde_json::from_str::<String>).transpose()?;
+                if name.is_some_and(|name| name == label) {
+                    is_there = true;
+                    return expire(&secret, until);
+                }
+            }
+            Ok(None)
+        })?;
+        if is_there {
+            Ok(changed)
+        } else {
+            let problem = "the client has no secret of this label; see `grantd client show`";
+            Err(vec![Fault::new(self.file, problem)])
+        }
+    }
+
+    /// Replaces the client's entry by the one that `change` returns for it. If `change` returns
+    /// faults, returns these.
+    pub fn update(&self, change: impl FnOnce(&str) -> Changed) -> Changed {
+        let (.., entry) = self.find()?;
+        self.apply([(range_of(self.text, entry), change(entry)?)])
+    }
+
+    fn change<E: IntoIterator<Item = Edit>>(
+        &self,
+        edits: impl FnOnce(&Items<'t>) -> Result<E, serde_json::Error>,
+    ) -> Changed {
+        let (.., entry) = self.find()?;
+        let in_document = in_document(self.file, self.text);
+        let entry = Items::of_object(self.text, entry).map_err(&in_document)?;
+        self.apply(edits(&entry).map_err(in_document)?)
+    }
+
+    fn apply(&self, edits: impl IntoIterator<Item = Edit>) -> Changed {
+        let changed = applied(self.text, edits);
+        parse_without_key_files(self.file, &changed)?;
+        Ok(changed)
+    }
+
+    /// Returns the entries of all clients, and the index and the text of this client's.
+    fn find(&self) -> Result<(Items<'t>, usize, &'t str), Vec<Fault>> {
+        let clients = clients_in(self.file, self.text)?;
+        let clients = Items::of_list(self.text, clients);
+        let clients = clients.map_err(in_document(self.file, self.text))?;
+        let is_it =
+            |(_, entry): &(usize, &str)| id_of(entry).is_some_and(|id| id == self.client_id);
+        let found = clients.values().enumerate().find(is_it);
+        let (index, entry) = found.ok_or_else(|| no_such_client(self.file))?;
+        Ok((clients, index, entry))
+    }
 }
 
 /// Returns `entry` with the fields of `set` added or replaced, and without the fields named in
@@ -158,15 +180,12 @@ pub fn with_fields(
 ) -> Result<String, serde_json::Error> {
     let mut entry = entry.to_owned();
     for name in unset {
-        let members = Items::of_object(&entry, &entry)?;
-        if let Some(index) = members.names.iter().position(|known| known == name) {
-            let edit = members.without(index);
-            entry = applied(&entry, vec![edit]);
-        }
+        let edit = Items::of_object(&entry, &entry)?.without_member(name);
+        entry = applied(&entry, edit);
     }
     for (name, value) in set {
         let edit = Items::of_object(&entry, &entry)?.set(name, &value.to_string());
-        entry = applied(&entry, vec![edit]);
+        entry = applied(&entry, [edit]);
     }
     Ok(entry)
 }
@@ -186,11 +205,12 @@ pub struct Plain<'t> {
 /// serde_json's error if `entry` is not an object or `client_secret` is not a string.
 pub fn take_client_secret(entry: &str) -> Result<Plain<'_>, serde_json::Error> {
     let members = Items::of_object(entry, entry.trim())?;
-    let Some(index) = members.names.iter().position(|name| name == "client_secret") else {
-        return Ok(Plain { entry: Cow::Borrowed(entry), secret: None });
-    };
     let secret = members.member("client_secret").map(serde_json::from_str).transpose()?;
-    Ok(Plain { entry: Cow::Owned(applied(entry, vec![members.without(index)])), secret })
+    let entry = match members.without_member("client_secret") {
+        Some(edit) => Cow::Owned(applied(entry, [edit])),
+        None => Cow::Borrowed(entry),
+    };
+    Ok(Plain { entry, secret })
 }
 
 /// Returns `entry` with `secret` added after the client's other secrets.
@@ -200,12 +220,7 @@ pub fn take_client_secret(entry: &str) -> Result<Plain<'_>, serde_json::Error> {
 /// serde_json's error if `entry` is not an object.
 pub fn with_secret(entry: &str, secret: &NewSecret) -> Result<String, serde_json::Error> {
     let members = Items::of_object(entry, entry.trim())?;
-    let new = serde_json::to_string(secret)?;
-    let edit = match members.member("secrets") {
-        Some(list) => Items::of_list(entry, list)?.with(&new),
-        None => members.set("secrets", &format!("[{new}]")),
-    };
-    Ok(applied(entry, vec![edit]))
+    Ok(applied(entry, [members.add_to("secrets", &serde_json::to_string(secret)?)?]))
 }
 
 /// Returns the edit that sets a secret's expiry to `until`. `None` if the secret already expires at
@@ -218,7 +233,8 @@ fn expire(secret: &Items<'_>, until: UnixTime) -> Result<Option<Edit>, serde_jso
 }
 
 /// Returns `text` with all `edits` applied. The edits may be in any order but must not overlap.
-fn applied(text: &str, mut edits: Vec<Edit>) -> String {
+fn applied(text: &str, edits: impl IntoIterator<Item = Edit>) -> String {
+    let mut edits: Vec<_> = edits.into_iter().collect();
     edits.sort_by_key(|(range, _)| range.start);
     let mut changed = String::with_capacity(text.len() + 256);
     let mut done = 0;
@@ -231,35 +247,16 @@ fn applied(text: &str, mut edits: Vec<Edit>) -> String {
     changed
 }
 
-fn apply(file: &Path, text: &str, edits: Vec<Edit>) -> Result<String, Vec<Fault>> {
-    let changed = applied(text, edits);
-    parse_without_key_files(file, &changed)?;
-    Ok(changed)
-}
-
-fn change<'t>(
-    file: &Path,
-    text: &'t str,
-    client_id: &str,
-    edits: impl FnOnce(&Items<'t>) -> Result<Vec<Edit>, serde_json::Error>,
-) -> Result<String, Vec<Fault>> {
-    let (clients, index) = find(file, text, client_id)?;
-    let fault = |error: serde_json::Error| vec![document_fault(file, text, &error)];
-    let entry = Items::of_object(text, clients.at(index)).map_err(fault)?;
-    apply(file, text, edits(&entry).map_err(fault)?)
-}
-
-/// Returns the entries of all clients, and the index of the entry with this `client_id`.
-fn find<'t>(file: &Path, text: &'t str, id: &str) -> Result<(Items<'t>, usize), Vec<Fault>> {
+/// Returns the list of the clients in `text`, which must be a registry.
+fn clients_in<'t>(file: &Path, text: &'t str) -> Result<&'t str, Vec<Fault>> {
     parse_without_key_files(file, text)?;
-    let fault = |error: serde_json::Error| vec![document_fault(file, text, &error)];
-    let document = Items::of_object(text, text.trim()).map_err(fault)?;
-    let clients =
-        Items::of_list(text, document.member("clients").unwrap_or("[]")).map_err(fault)?;
-    let is_it = |index: &usize| id_of(clients.at(*index)).is_some_and(|found| found == id);
-    let index = (0..clients.items.len()).find(is_it);
-    let index = index.ok_or_else(|| vec![no_such_client(file)])?;
-    Ok((clients, index))
+    let document = Items::of_object(text, text.trim()).map_err(in_document(file, text))?;
+    Ok(document.member("clients").unwrap_or_default())
+}
+
+/// Returns a function that makes faults of an error in `text`.
+fn in_document(file: &Path, text: &str) -> impl Fn(serde_json::Error) -> Vec<Fault> {
+    move |error| vec![document_fault(file, text, &error)]
 }
 
 /// Returns the fault for a client id that is not in the registry `file`.
@@ -281,7 +278,9 @@ pub fn entries(text: &str) -> Result<impl Iterator<Item = &str>, serde_json::Err
 mod tests {
     use super::*;
 
-    const FILE: &str = "clients.json";
+    fn of_client<'t>(text: &'t str, client_id: &'t str) -> ClientText<'t> {
+        ClientText { file: Path::new("clients.json"), text, client_id }
+    }
 
     fn secret(label: &str) -> NewSecret {
         let hash = "$sha256$ungWv48Bz-pBQUDeXa4iI7ADYaOWF3qctBD_YfIAFa0".to_owned();
@@ -290,7 +289,6 @@ mod tests {
 
     #[test]
     fn what_is_new_is_laid_out_as_its_neighbours_are() {
-        let file = Path::new(FILE);
         for (before, after) in [
             (
                 r#"{"clients":[{"client_id":"a"}]}"#,
@@ -305,30 +303,28 @@ mod tests {
                 "{\"clients\":[{ \"enabled\" :\tfalse , \"client_id\" : \"a\" }]}",
             ),
         ] {
-            assert_eq!(set_enabled(file, before, "a", false).unwrap(), after);
+            assert_eq!(of_client(before, "a").set_enabled(false).unwrap(), after);
         }
     }
 
     #[test]
     fn a_client_goes_with_one_comma() {
-        let file = Path::new(FILE);
         let text = "{\"clients\": [ {\"client_id\":\"a\"},\n\n {\"client_id\":\"b\"} , {\"client_id\":\"c\"}\n] }";
         for (id, after) in [
             ("a", "{\"clients\": [ {\"client_id\":\"b\"} , {\"client_id\":\"c\"}\n] }"),
             ("b", "{\"clients\": [ {\"client_id\":\"a\"},\n\n {\"client_id\":\"c\"}\n] }"),
             ("c", "{\"clients\": [ {\"client_id\":\"a\"},\n\n {\"client_id\":\"b\"}\n] }"),
         ] {
-            assert_eq!(remove(file, text, id).unwrap(), after);
+            assert_eq!(of_client(text, id).remove().unwrap(), after);
         }
         let one = "{\"clients\": [ {\"client_id\":\"a\"}\n] }";
-        assert_eq!(remove(file, one, "a").unwrap(), "{\"clients\": [ \n] }");
-        let fault = remove(file, one, "b").unwrap_err()[0].to_string();
+        assert_eq!(of_client(one, "a").remove().unwrap(), "{\"clients\": [ \n] }");
+        let fault = of_client(one, "b").remove().unwrap_err()[0].to_string();
         assert_eq!(fault, "clients.json: has no such client; see `grantd client list`");
     }
 
     #[test]
     fn secrets_are_added_and_ended() {
-        let file = Path::new(FILE);
         let hash = secret("").hash;
         let new = format!("{{ \"label\": \"new\", \"hash\": \"{hash}\" }}");
         let old = |more: &str| format!("{{\"label\":\"old\",\"hash\":\"{hash}\"{more}}}");
@@ -358,15 +354,18 @@ mod tests {
             ),
         ] {
             assert_eq!(
-                add_secret(file, &before, "a", &secret("new"), until.map(UnixTime)).unwrap(),
+                of_client(&before, "a").add_secret(&secret("new"), until.map(UnixTime)).unwrap(),
                 after
             );
         }
         let text = of(&format!(",\"secrets\":[{}]", old("")));
-        let ended = expire_secret(file, &text, "a", "old", UnixTime(7)).unwrap();
+        let ended = of_client(&text, "a").expire_secret("old", UnixTime(7)).unwrap();
         assert_eq!(ended, of(&format!(",\"secrets\":[{}]", old(",\"expires_at\": 7"))));
-        assert!(expire_secret(file, &text, "a", "other", UnixTime(7)).is_err());
-        assert!(add_secret(file, &text, "a", &secret("old"), None).is_err(), "two of one label");
+        assert!(of_client(&text, "a").expire_secret("other", UnixTime(7)).is_err());
+        assert!(
+            of_client(&text, "a").add_secret(&secret("old"), None).is_err(),
+            "two of one label"
+        );
     }
 
     #[test]

@@ -9,8 +9,7 @@ use crate::jose::public_key::{Algorithm, PublicKey};
 use crate::oauth::client::{AuthMethod, AuthMethods};
 use crate::oauth::client_secret::{ClientSecret, SecretHash};
 use crate::oauth::decoy::{Census, DecoyKey};
-use crate::registry::derived::needs_proxy;
-use crate::registry::secret_ends::last_end;
+use crate::registry::derived::{last_end, needs_proxy};
 
 const HASHES: [&str; 4] = [
     "$sha256$ungWv48Bz-pBQUDeXa4iI7ADYaOWF3qctBD_YfIAFa0",
@@ -204,4 +203,35 @@ fn a_registry_that_has_become_small_takes_little_memory() {
     let small = large.with((10..20_000).map(|number| Update::Remove(client(number).id)));
     let slots: usize = small.shards.iter().map(|shard| shard.table().capacity()).sum();
     assert!(small.len() == 10 && slots <= 4 * 10, "{slots}");
+}
+
+#[test]
+fn a_client_counts_when_its_last_secret_has_expired() {
+    let secret = |end: &Option<u64>| ClientSecret {
+        label: Box::default(),
+        hash: SecretHash::parse(HASHES[0]).unwrap(),
+        not_before: None,
+        expires_at: end.map(UnixTime),
+    };
+    let client = |id: &str, ends: &[Option<u64>]| Client {
+        id: id.into(),
+        enabled: true,
+        secrets: ends.iter().map(secret).collect(),
+        auth_methods: AuthMethods::from_iter(AuthMethod::DEFAULT),
+        ..Client::default()
+    };
+    let by_name = AuthMethods::from_iter([AuthMethod::TlsClientAuth]);
+    let clients = [
+        client("ends", &[Some(100)]),
+        client("rotated", &[Some(100), Some(300)]),
+        client("ended", &[Some(10), Some(20)]),
+        client("for ever", &[Some(100), None]),
+        client("none", &[]),
+        Client { enabled: false, ..client("disabled", &[Some(100)]) },
+        Client { auth_methods: by_name, ..client("by name", &[Some(100)]) },
+    ];
+    let clients = registry(clients, None);
+    for (time, count) in [(0, 0), (19, 0), (20, 1), (99, 1), (100, 2), (300, 3), (u64::MAX, 3)] {
+        assert_eq!(clients.ended_secrets(UnixTime(time)), count, "{time}");
+    }
 }

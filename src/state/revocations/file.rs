@@ -50,16 +50,13 @@ impl RevocationFile {
     /// lock.
     pub(super) fn open(directory: &Path, clock: Clock, shared: Arc<Shared>) -> Result<Self, Fault> {
         let mut file = Self::in_directory(directory, clock, shared);
-        let directory = directory.display();
         let lock = file.lock(LOCK_WAIT);
-        let cannot = |error| Fault::cannot("locked", file.log.path(), error);
-        file.note(lock.as_ref().map(drop).map_err(cannot));
-        match &lock {
-            Ok(_) => {}
-            Err(error) if error.kind() == ErrorKind::WouldBlock => {
+        if let Err(error) = &lock {
+            file.note(Err(file.cannot("locked", error)));
+            let directory = directory.display();
+            if error.kind() == ErrorKind::WouldBlock {
                 warn!(%directory, %error, "no token can be revoked while another process holds it");
-            }
-            Err(error) => {
+            } else {
                 warn!(%directory, %error, "no token can be revoked: the file cannot be locked");
             }
         }
@@ -84,6 +81,10 @@ impl RevocationFile {
         }
     }
 
+    fn cannot(&self, done: &str, error: &io::Error) -> Fault {
+        Fault::cannot(done, self.log.path(), error)
+    }
+
     /// Notes whether revocations can be written.
     fn note(&self, seen: Result<(), Fault>) {
         *self.shared.unwritten.lock() = seen.err();
@@ -94,7 +95,7 @@ impl RevocationFile {
     }
 
     fn try_open(&self) -> Result<(), Fault> {
-        self.log.try_open().map_err(|error| Fault::cannot("written", self.log.path(), &error))
+        self.log.try_open().map_err(|error| self.cannot("written", &error))
     }
 
     /// Looks whether revocations can be written: by writing, if the last one could not. Does not
@@ -105,10 +106,8 @@ impl RevocationFile {
     }
 
     fn try_write(&mut self) -> Result<(), Fault> {
-        let lock = self.lock(Duration::ZERO);
-        let _lock = lock.map_err(|error| Fault::cannot("locked", self.log.path(), &error))?;
-        let tried = self.log.try_write();
-        tried.map_err(|error| Fault::cannot("written", self.log.path(), &error))
+        let _lock = self.lock(Duration::ZERO).map_err(|error| self.cannot("locked", &error))?;
+        self.log.try_write().map_err(|error| self.cannot("written", &error))
     }
 
     /// Notes whether rows could be written. After an error, the file is read anew.
@@ -118,7 +117,7 @@ impl RevocationFile {
             // This process may have had the file open since before its permissions were changed.
             Ok(()) => self.note(self.try_open()),
             Err(error) => {
-                self.note(Err(Fault::cannot("written", self.log.path(), error)));
+                self.note(Err(self.cannot("written", error)));
                 self.log.forget();
             }
         }
@@ -126,8 +125,7 @@ impl RevocationFile {
 
     /// Reads what other processes have added. The caller need not hold the lock.
     fn learn(&mut self) -> Result<(), Fault> {
-        let news = self.log.read();
-        let news = news.map_err(|error| Fault::cannot("read", self.log.path(), &error))?;
+        let news = self.log.read().map_err(|error| self.cannot("read", &error))?;
         let lines = line::parse(self.log.path(), &news).inspect_err(|_| self.log.forget())?;
         if news.is_other_file {
             self.owners.clear();
@@ -172,8 +170,7 @@ impl RevocationFile {
     /// Reads what other processes have added. It is a fault if a process that starts now could not.
     fn read(&mut self) -> Result<(), Fault> {
         self.learn()?;
-        let tried = self.log.try_read();
-        tried.map_err(|error| Fault::cannot("read", self.log.path(), &error))
+        self.log.try_read().map_err(|error| self.cannot("read", &error))
     }
 
     fn lock(&mut self, wait: Duration) -> io::Result<Lock> {
@@ -184,24 +181,22 @@ impl RevocationFile {
     }
 
     fn take(&mut self) -> Result<Lock, Fault> {
-        let lock = self.lock(LOCK_WAIT);
-        let lock = lock.map_err(|error| Fault::cannot("locked", self.log.path(), &error))?;
+        let lock = self.lock(LOCK_WAIT).map_err(|error| self.cannot("locked", &error))?;
         self.learn()?;
-        let cut = self.log.cut_torn_line();
-        cut.map_err(|error| Fault::cannot("written", self.log.path(), &error))?;
+        self.log.cut_torn_line().map_err(|error| self.cannot("written", &error))?;
         Ok(lock)
     }
 
     /// Writes rows to disk. Returns how many of them are in the file.
     fn put(&mut self, fresh: &[Row]) -> (usize, io::Result<()>) {
-        let mut text = String::with_capacity((fresh.len() + 1) * ROW_BYTES);
         if self.is_incomplete || self.log.lines() > self.most() {
-            write_all(&self.shared.revoked, &mut text);
+            let mut text = text_of(&self.shared.revoked);
             fresh.iter().for_each(|row| write_row(row, &mut text));
             let result = self.log.replace(&text);
             self.is_incomplete = result.is_err();
             return (if result.is_ok() { fresh.len() } else { 0 }, result);
         }
+        let mut text = String::with_capacity((fresh.len() + 1) * ROW_BYTES);
         fresh.iter().for_each(|row| write_row(row, &mut text));
         let (lines, appended) = self.log.append(&text);
         let synced = self.log.sync();
@@ -270,13 +265,15 @@ impl Medium for RevocationFile {
     }
 }
 
-/// Appends the beginning of a file that holds what is in `revoked`.
-pub(super) fn write_all(revoked: &Revoked, text: &mut String) {
-    Line::Version(CURRENT).write(text);
+/// Returns the text of a file that holds what is in `revoked`.
+pub(crate) fn text_of(revoked: &Revoked) -> String {
+    let mut text = String::new();
+    Line::Version(CURRENT).write(&mut text);
     for (client, time) in revoked.cut_offs() {
-        Line::CutOff(client, time).write(text);
+        Line::CutOff(client, time).write(&mut text);
     }
-    revoked.for_each(|row| write_row(&row, text));
+    revoked.for_each(|row| write_row(&row, &mut text));
+    text
 }
 
 fn write_row(row: &Row, text: &mut String) {
@@ -286,10 +283,14 @@ fn write_row(row: &Row, text: &mut String) {
     Line::Token(row.key, row.expires_at).write(text);
 }
 
-/// Reads what the file in `directory` holds, if there is one.
-pub(super) fn read(directory: &Path, clock: Clock) -> Result<Arc<Shared>, Fault> {
+/// Reads the revocations and cut-offs in the file in `directory`. There are none if there is no file.
+///
+/// # Errors
+///
+/// A [`Fault`] if the file cannot be read, or a line of it is invalid.
+pub(crate) fn read(directory: &Path, clock: &Clock) -> Result<Arc<Shared>, Fault> {
     let shared = Arc::<Shared>::default();
-    RevocationFile::in_directory(directory, clock, Arc::clone(&shared)).learn()?;
+    RevocationFile::in_directory(directory, clock.clone(), Arc::clone(&shared)).learn()?;
     Ok(shared)
 }
 

@@ -45,7 +45,6 @@ impl Shared {
 }
 
 /// A token to revoke.
-#[derive(Debug)]
 pub(crate) struct Revocation {
     pub(super) client_id: Box<str>,
     pub(super) key: RevocationKey,

@@ -25,7 +25,7 @@ use crate::time::UnixTime;
 pub(super) type Link = [u8; 16];
 
 /// The meaning of a line.
-#[derive(Clone, Copy, Debug, PartialEq, Eq)]
+#[derive(Clone, Copy)]
 pub(super) enum Line {
     /// The token with this key, which expires at this time, is revoked.
     Token(RevocationKey, UnixTime),
@@ -118,23 +118,4 @@ pub(super) fn parse(path: &Path, news: &News) -> Result<Vec<Line>, Fault> {
         })
     });
     parsed.collect()
-}
-
-#[cfg(test)]
-mod tests {
-    use super::*;
-
-    #[test]
-    fn a_line_is_read_as_it_was_written() {
-        for line in [
-            Line::Token(RevocationKey::TokenId([7; 16]), UnixTime(1_790_003_600)),
-            Line::Token(RevocationKey::SigningInput([7; 32]), UnixTime(1_790_003_600)),
-            Line::Owner([1; 16], [2; 8], UnixTime(1_790_003_600)),
-            Line::CutOff([3; 8], UnixTime(1_790_003_600)),
-            Line::Version(CURRENT),
-        ] {
-            let text = line.to_string();
-            assert_eq!(Line::parse(text.trim_end().as_bytes()), Some(line), "{text}");
-        }
-    }
 }

@@ -196,7 +196,7 @@ fn a_record_that_a_crash_of_the_machine_has_damaged_begins_anew() {
     let damaged = directory.text().replacen("\n17", "\n\0\0\0\0", 1);
     fs::write(directory.path(), &damaged).unwrap();
     let opened = Uses::open(directory.directory.path(), 100, directory.clock.clone());
-    assert_eq!(opened.unwrap_err().line, Some(2), "not a crash of the machine");
+    assert_eq!(opened.err().unwrap().line, Some(2), "not a crash of the machine");
     directory.reboot();
     let uses = directory.open(100);
     assert_eq!(directory.spend(&uses, "3", LATER + 60), Err(UseError::BeforeRecord));
@@ -207,7 +207,7 @@ fn a_record_that_a_crash_of_the_machine_has_damaged_begins_anew() {
     fs::write(directory.path(), format!("{damaged}closed\n")).unwrap();
     directory.reboot();
     let opened = Uses::open(directory.directory.path(), 100, directory.clock.clone());
-    assert_eq!(opened.unwrap_err().line, Some(2));
+    assert_eq!(opened.err().unwrap().line, Some(2));
 }
 
 #[test]
@@ -246,14 +246,14 @@ fn a_torn_tail_is_cut_off_and_another_invalid_line_is_a_fault() {
     ] {
         fs::write(directory.path(), format!("{whole}{bad}\n{whole}")).unwrap();
         let opened = Uses::open(directory.directory.path(), 100, directory.clock.clone());
-        assert_eq!(opened.unwrap_err().line, Some(line), "{bad}");
+        assert_eq!(opened.err().unwrap().line, Some(line), "{bad}");
         let checked = Uses::check(directory.directory.path());
         assert_eq!(checked.unwrap_err().line, Some(line), "{bad}");
     }
     for first in ["", "\0\0", "1790000060 kGGv6zFBu5FLUEcBWPGsQw 8jHc0s9dQ2k"] {
         fs::write(directory.path(), format!("{first}\n{whole}")).unwrap();
         let opened = Uses::open(directory.directory.path(), 100, directory.clock.clone());
-        assert_eq!(opened.unwrap_err().line, Some(1), "{first}");
+        assert_eq!(opened.err().unwrap().line, Some(1), "{first}");
     }
 }
 

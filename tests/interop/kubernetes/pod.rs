@@ -255,7 +255,7 @@ fn the_pod_starts_on_an_empty_disk_and_with_the_group_of_a_kubelet() {
     assert_eq!(node.probe(&pod, "readinessProbe").assert_fine(), "ok\n");
 
     let rotated = node.exec(&["key", "rotate"]);
-    let rotated: Value = serde_json::from_str(rotated.assert_fine()).unwrap();
+    let rotated = rotated.json();
     wait_until(|| key_ids(&pod.program).iter().any(|id| *id == rotated["kid"]));
     assert_eq!(key_ids(&pod.program).len(), 2);
 }

@@ -6,7 +6,7 @@ use std::sync::atomic::{AtomicBool, AtomicUsize, Ordering};
 use std::time::Duration;
 
 use crate::kubernetes::pod::{Node, token_request};
-use crate::support::{Connection, Request, Token, wait_until};
+use crate::support::{Connection, Request, StopOnDrop, Token, wait_until};
 
 /// The Service in front of the pods, and the clients that ask it all the time.
 struct Load {
@@ -14,15 +14,6 @@ struct Load {
     endpoints: Mutex<Vec<SocketAddr>>,
     answers: AtomicUsize,
     is_over: AtomicBool,
-}
-
-/// Ends the load when dropped, even by a panic.
-struct StopOnDrop<'l>(&'l AtomicBool);
-
-impl Drop for StopOnDrop<'_> {
-    fn drop(&mut self) {
-        self.0.store(true, Ordering::Relaxed);
-    }
 }
 
 impl Load {

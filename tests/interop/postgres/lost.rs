@@ -17,7 +17,7 @@ use crate::support::home::secret_of;
 use crate::support::postgres::{Postgres, Role, Stop};
 use crate::support::registry::client_json;
 use crate::support::status::{assert_revoked, is_active, revoke, token_of};
-use crate::support::{Home, Program, Request, Signer, wait_until};
+use crate::support::{Home, Program, Request, Signer, StopOnDrop, wait_until};
 
 /// A primary with these clients, a standby, and the URL that names both.
 fn pair(clients: &[Value]) -> (Postgres, Postgres, String) {
@@ -75,7 +75,7 @@ fn what_is_revoked_stays_revoked_when_the_standby_that_lacks_it_is_promoted() {
                 }
             });
         }
-        let is_over = Over(&is_over);
+        let stop = StopOnDrop(&is_over);
         primary.kill();
         standby.promote();
         let begin = Clock::system().instant();
@@ -83,20 +83,11 @@ fn what_is_revoked_stays_revoked_when_the_standby_that_lacks_it_is_promoted() {
         wait_until(|| is_revoked(late));
         println!("revoked on all {:?} after the promotion", begin.elapsed());
         nodes.iter().for_each(wait_until_ready);
-        drop(is_over);
+        drop(stop);
     });
     assert!(nodes.iter().all(|node| is_revoked(node.address)));
     let left = "select (select count(*) > 0 from grantd.revocation), count(*) from grantd.cut_off";
     assert_eq!(standby.psql(left), "t|1");
-}
-
-/// Ends the threads that look, also if the test fails.
-struct Over<'a>(&'a AtomicBool);
-
-impl Drop for Over<'_> {
-    fn drop(&mut self) {
-        self.0.store(true, Ordering::Relaxed);
-    }
 }
 
 /// The only server that knows of the revocation is restarted before the standby is promoted, or

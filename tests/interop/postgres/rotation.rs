@@ -24,7 +24,8 @@ use crate::support::postgres::session::Session;
 use crate::support::postgres::{Postgres, Role};
 use crate::support::registry::client_json;
 use crate::support::{
-    Connection, Encoding, Home, Program, Request, Response, Token, request_of, wait_until,
+    Connection, Encoding, Home, Program, Request, Response, StopOnDrop, Token, request_of,
+    wait_until,
 };
 
 const JWKS: &str = "/.well-known/jwks.json";
@@ -107,15 +108,6 @@ struct Load {
     answers: AtomicUsize,
     keys: Mutex<BTreeSet<String>>,
     is_over: AtomicBool,
-}
-
-/// Ends the load when dropped, even by a panic.
-struct StopOnDrop<'l>(&'l AtomicBool);
-
-impl Drop for StopOnDrop<'_> {
-    fn drop(&mut self) {
-        self.0.store(true, Ordering::Relaxed);
-    }
 }
 
 impl Load {

@@ -111,8 +111,7 @@ fn a_client_is_added_with_its_keys_and_without_a_secret() {
     let mut add = home.command(&["client", "add", "--id", "new", "--scope", "read"]);
     add.args(["--method", "private_key_jwt", "--jwks", "jwks.json"]);
     assert_eq!(run(&mut add).assert_fine(), "{\"client_id\":\"new\"}\n");
-    let shown = run(home.command(&["client", "show", "--id", "new"]));
-    let shown: Value = serde_json::from_str(shown.assert_fine()).unwrap();
+    let shown = run(home.command(&["client", "show", "--id", "new"])).json();
     assert_eq!(shown["secrets"], json!([]));
     assert_eq!(shown["auth_methods"], json!(["private_key_jwt"]));
     assert_eq!(shown["jwks"], signer.jwks());

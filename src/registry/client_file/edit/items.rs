@@ -16,91 +16,119 @@ pub(super) struct Items<'t> {
     text: &'t str,
     /// The byte range between the brackets.
     inside: Range<usize>,
-    /// The byte range of each item. The range of a member contains its name and its value.
-    pub(super) items: Vec<Range<usize>>,
-    /// The names of an object's members. Empty for a list.
-    pub(super) names: Vec<Cow<'t, str>>,
-    values: Vec<&'t str>,
+    items: Vec<Item<'t>>,
+}
+
+struct Item<'t> {
+    /// The byte range. That of a member contains its name and its value.
+    range: Range<usize>,
+    /// The name of a member. Empty for an element of a list.
+    name: Cow<'t, str>,
+    value: &'t str,
 }
 
 impl<'t> Items<'t> {
     /// Locates the members of the object `part`, a slice of `text`.
     pub(super) fn of_object(text: &'t str, part: &'t str) -> Result<Self, serde_json::Error> {
         let Members(members) = serde_json::from_str(part)?;
-        let mut object = Self::between_brackets(text, part);
-        for (Text(name), value) in members {
-            let value = value.get();
-            let begin = offset_in(text, value);
-            object.items.push(name_begin(text, begin)..begin + value.len());
-            object.names.push(name);
-            object.values.push(value);
-        }
-        Ok(object)
+        let items = members.into_iter().map(|(Text(name), value)| {
+            let Range { start, end } = range_of(text, value.get());
+            Item { range: name_begin(text, start)..end, name, value: value.get() }
+        });
+        Ok(Self { text, inside: inside(text, part), items: items.collect() })
     }
 
     /// Locates the elements of the list `part`, a slice of `text`.
     pub(super) fn of_list(text: &'t str, part: &'t str) -> Result<Self, serde_json::Error> {
         let elements: Vec<&RawValue> = serde_json::from_str(part)?;
-        let mut list = Self::between_brackets(text, part);
-        for element in elements.into_iter().map(RawValue::get) {
-            let begin = offset_in(text, element);
-            list.items.push(begin..begin + element.len());
-            list.values.push(element);
-        }
-        Ok(list)
+        let items = elements.into_iter().map(RawValue::get).map(|value| Item {
+            range: range_of(text, value),
+            name: Cow::default(),
+            value,
+        });
+        Ok(Self { text, inside: inside(text, part), items: items.collect() })
     }
 
-    fn between_brackets(text: &'t str, part: &'t str) -> Self {
-        let begin = offset_in(text, part);
-        let inside = begin + 1..begin + part.len() - 1;
-        Self { text, inside, items: Vec::new(), names: Vec::new(), values: Vec::new() }
-    }
-
-    pub(super) fn at(&self, index: usize) -> &'t str {
-        self.values[index]
+    /// Returns the values in order.
+    pub(super) fn values(&self) -> impl Iterator<Item = &'t str> {
+        self.items.iter().map(|item| item.value)
     }
 
     /// Returns the value of the member with this name.
     pub(super) fn member(&self, name: &str) -> Option<&'t str> {
-        Some(self.values[self.names.iter().position(|known| known == name)?])
+        self.items.iter().find(|item| item.name == name).map(|item| item.value)
+    }
+
+    /// Returns the objects in the list that is the member with this name. There are none if there is no such
+    /// member.
+    pub(super) fn objects_in(&self, name: &str) -> Result<Vec<Self>, serde_json::Error> {
+        let Some(list) = self.member(name) else { return Ok(Vec::new()) };
+        let list = Self::of_list(self.text, list)?;
+        list.values().map(|object| Self::of_object(self.text, object)).collect()
     }
 
     /// Returns the edit that sets the member with this name. If there is no such member, the edit
     /// adds it after the last member.
     pub(super) fn set(&self, name: &str, value: &str) -> Edit {
         match self.member(name) {
-            Some(old) => {
-                let begin = offset_in(self.text, old);
-                (begin..begin + old.len(), value.to_owned())
-            }
+            Some(old) => (range_of(self.text, old), value.to_owned()),
             None => self.with(&format!("\"{name}\": {value}")),
         }
     }
 
+    /// Returns the edit that adds `element` to the list that is the member with this name. If there
+    /// is no such member, the edit adds it.
+    pub(super) fn add_to(&self, name: &str, element: &str) -> Result<Edit, serde_json::Error> {
+        Ok(match self.member(name) {
+            Some(list) => Self::of_list(self.text, list)?.with(element),
+            None => self.set(name, &format!("[{element}]")),
+        })
+    }
+
     /// Returns the edit that adds `item` at the end. The edit copies the white space that precedes
     /// the last item, and puts it before the new item.
-    pub(super) fn with(&self, item: &str) -> Edit {
-        let Some(last) = self.items.last() else {
-            return (self.inside.clone(), item.to_owned());
+    fn with(&self, item: &str) -> Edit {
+        let (gap, end) = match &self.items[..] {
+            [] => return (self.inside.clone(), item.to_owned()),
+            [only] => {
+                let gap = &self.text[self.inside.start..only.range.start];
+                (format!(",{gap}"), only.range.end)
+            }
+            [.., before, last] => {
+                (self.text[before.range.end..last.range.start].to_owned(), last.range.end)
+            }
         };
-        let gap = match self.items.len() {
-            1 => format!(",{}", &self.text[self.inside.start..last.start]),
-            several => self.text[self.items[several - 2].end..last.start].to_owned(),
-        };
-        (last.end..last.end, format!("{gap}{item}"))
+        (end..end, format!("{gap}{item}"))
+    }
+
+    /// Returns the edit that removes the member with this name, if there is one.
+    pub(super) fn without_member(&self, name: &str) -> Option<Edit> {
+        Some(self.without(self.items.iter().position(|item| item.name == name)?))
     }
 
     /// Returns the edit that removes the item at `index`. The edit also removes the comma after the
     /// item or, for the last item, the comma before it.
     pub(super) fn without(&self, index: usize) -> Edit {
-        let item = &self.items[index];
+        let Range { start, end } = self.items[index].range.clone();
         let range = match (index, self.items.get(index + 1)) {
-            (_, Some(next)) => item.start..next.start,
-            (0, None) => item.clone(),
-            (_, None) => self.items[index - 1].end..item.end,
+            (_, Some(next)) => start..next.range.start,
+            (0, None) => start..end,
+            (_, None) => self.items[index - 1].range.end..end,
         };
         (range, String::new())
     }
+}
+
+/// Returns the byte range of `part`, a slice of `text`.
+pub(super) fn range_of(text: &str, part: &str) -> Range<usize> {
+    let start = offset_in(text, part);
+    start..start + part.len()
+}
+
+/// Returns the byte range between the brackets of `part`, a slice of `text`.
+fn inside(text: &str, part: &str) -> Range<usize> {
+    let Range { start, end } = range_of(text, part);
+    start + 1..end - 1
 }
 
 /// Returns the offset of the name of the member whose value begins at the offset `value`. The names

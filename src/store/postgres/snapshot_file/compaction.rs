@@ -18,7 +18,8 @@ use crate::time::UnixTime;
 
 /// The file that is written anew.
 pub(super) struct Compaction {
-    draft: Draft,
+    /// The new file, which is complete after the last step.
+    pub(super) draft: Draft,
     stage: Stage,
     /// The next record to read.
     place: Place,
@@ -28,7 +29,7 @@ pub(super) struct Compaction {
     last: HashMap<Hash, u32>,
     /// The number of the last change of the keys.
     last_keys: Option<u32>,
-    /// The number of the next change.
+    /// The number of the present item among the changes.
     number: u32,
     seen: UnixTime,
     /// The time as the compaction begins, at which what is over is left out.
@@ -53,8 +54,8 @@ impl Compaction {
         let end = log.end;
         let source = log.read(&mut first, end)?;
         let source = source.and_then(|plain| Source::decode(&plain)).unwrap_or_default();
-        let draft = Draft::begin(log.path(), &log.sealing, &source);
-        let draft = draft.map_err(|error| Fault::cannot("written", log.path(), &error))?;
+        let draft = Draft::begin(&log.path, &log.sealing, &source);
+        let draft = draft.map_err(|error| Fault::cannot("written", &log.path, &error))?;
         Ok(Self {
             draft,
             stage: Stage::Survey,
@@ -75,7 +76,7 @@ impl Compaction {
             Stage::Survey | Stage::Changes => self.until,
             Stage::Rest => log.end,
         };
-        let path = log.path().to_owned();
+        let path = log.path.clone();
         let unwritten = |error| Fault::cannot("written", &path, &error);
         let Some(record) = log.read(&mut self.place, until)? else {
             match self.stage {
@@ -100,6 +101,7 @@ impl Compaction {
             return Ok(false);
         }
         for item in items(&record).flatten() {
+            self.number += 1;
             if self.stage == Stage::Survey {
                 self.note(&item);
             } else if self.is_current(&item) {
@@ -109,31 +111,19 @@ impl Compaction {
         Ok(false)
     }
 
-    /// The new file, which is complete.
-    pub(super) fn into_draft(self) -> Draft {
-        self.draft
-    }
-
     fn note(&mut self, item: &Item<'_>) {
         match item {
             Item::Client(id, _) | Item::Removed(id) => {
                 self.last.insert(hash(id), self.number);
             }
             Item::Keys(_) => self.last_keys = Some(self.number),
-            _ => return,
+            _ => {}
         }
-        self.number += 1;
     }
 
     /// Whether the item belongs to the new base.
     fn is_current(&mut self, item: &Item<'_>) -> bool {
         let number = (self.stage == Stage::Changes).then_some(self.number);
-        match item {
-            Item::Client(..) | Item::Removed(_) | Item::Keys(_) => {
-                self.number += 1;
-            }
-            _ => {}
-        }
         match item {
             Item::Client(id, _) => self.last.get(&hash(id)).copied() == number,
             Item::Removed(_) | Item::End => false,

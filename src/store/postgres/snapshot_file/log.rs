@@ -2,7 +2,7 @@
 //! changes are appended.
 
 use std::fs::{self, File, OpenOptions};
-use std::io::{self, ErrorKind, Seek as _, SeekFrom, Write as _};
+use std::io::{self, ErrorKind, Seek as _, SeekFrom};
 use std::path::{Path, PathBuf};
 use std::sync::Arc;
 
@@ -11,7 +11,7 @@ use zeroize::Zeroizing;
 use crate::fault::Fault;
 use crate::fs::identity::identity;
 use crate::fs::whole_file::{Replacement, open_regular};
-use crate::random::{NoEntropy, Random};
+use crate::random::Random;
 use crate::store::postgres::seal::MasterKeys;
 use crate::store::postgres::snapshot_file::items::{Item, Source};
 use crate::store::postgres::snapshot_file::records::{Place, Records};
@@ -45,9 +45,8 @@ impl Draft {
             Err(error) if error.kind() != ErrorKind::NotFound => return Err(error),
             _ => {}
         }
-        let records = Records::of_new_file(&sealing.keys, &sealing.random).map_err(no_random)?;
         let mut replacement = Replacement::begin(path)?;
-        replacement.file().write_all(&records.start())?;
+        let records = Records::of_new_file(&sealing.keys, &sealing.random, replacement.file())?;
         let mut draft = Self {
             replacement,
             path: path.to_owned(),
@@ -100,18 +99,15 @@ impl Draft {
     }
 
     fn record(&mut self, plain: &[u8]) -> io::Result<()> {
-        let sealed = self.records.seal(&self.sealing.random, self.end.number, plain);
-        let sealed = sealed.map_err(no_random)?;
-        self.replacement.file().write_all(&sealed)?;
-        self.end = self.end.after(sealed.len());
-        Ok(())
+        let Self { records, sealing, replacement, end, .. } = self;
+        records.append(&sealing.random, replacement.file(), end, plain)
     }
 }
 
 /// The file in place.
 pub(super) struct Log {
     file: File,
-    path: PathBuf,
+    pub(super) path: PathBuf,
     pub(super) sealing: Sealing,
     records: Records,
     /// The end of the base.
@@ -120,10 +116,6 @@ pub(super) struct Log {
 }
 
 impl Log {
-    pub(super) fn path(&self) -> &Path {
-        &self.path
-    }
-
     /// Whether so much was appended that the file is worth being written anew.
     pub(super) fn is_long(&self) -> bool {
         self.end.at - self.base.at > self.base.at.max(LEAST_APPENDED)
@@ -151,10 +143,8 @@ impl Log {
     fn try_append(&mut self, parts: &[Vec<u8>]) -> io::Result<()> {
         self.file.seek(SeekFrom::Start(self.end.at))?;
         for plain in parts {
-            let sealed = self.records.seal(&self.sealing.random, self.end.number, plain);
-            let sealed = sealed.map_err(no_random)?;
-            self.file.write_all(&sealed)?;
-            self.end = self.end.after(sealed.len());
+            let Self { records, sealing, file, end, .. } = &mut *self;
+            records.append(&sealing.random, file, end, plain)?;
         }
         self.file.sync_data()
     }
@@ -167,10 +157,6 @@ impl Log {
     ) -> Result<Option<Zeroizing<Vec<u8>>>, Fault> {
         self.records.read(&mut self.file, &self.path, place, end.at)
     }
-}
-
-fn no_random(_: NoEntropy) -> io::Error {
-    io::Error::other("the operating system has no random bytes")
 }
 
 /// The size from which a record is written. A record is longer by at most one item.

@@ -1,8 +1,7 @@
 //! The queue between the thread that follows the store and the thread that writes the snapshot. It is
 //! bounded: a disk that hangs must neither fill the memory nor hold up the changes.
 
-use std::collections::VecDeque;
-use std::mem::take;
+use std::mem::{replace, take};
 use std::time::Duration;
 
 use parking_lot::{Condvar, Mutex};
@@ -29,7 +28,7 @@ impl Message {
     }
 }
 
-/// The messages that wait, and what the writer says.
+/// The queue, and what the writer says.
 pub(super) struct Queue {
     /// How long a message waits for the writer.
     patience: Duration,
@@ -38,13 +37,14 @@ pub(super) struct Queue {
     said: Mutex<Said>,
 }
 
+/// The messages that wait.
 #[derive(Default)]
-struct Waiting {
-    messages: VecDeque<Message>,
+pub(super) struct Waiting {
+    pub(super) messages: Vec<Message>,
     bytes: usize,
-    is_closed: bool,
-    /// Whether messages were dropped.
-    is_lost: bool,
+    pub(super) is_closed: bool,
+    /// Whether messages before these were dropped.
+    pub(super) is_lost: bool,
 }
 
 /// The answers of the writer.
@@ -52,14 +52,6 @@ struct Waiting {
 struct Said {
     needs_base: bool,
     problem: Option<String>,
-}
-
-/// The messages that the writer takes.
-pub(super) struct Taken {
-    pub(super) messages: VecDeque<Message>,
-    pub(super) is_closed: bool,
-    /// Whether messages before these were dropped.
-    pub(super) is_lost: bool,
 }
 
 impl Queue {
@@ -80,25 +72,21 @@ impl Queue {
             return false;
         }
         waiting.bytes += message.size();
-        waiting.messages.push_back(message);
+        waiting.messages.push(message);
         self.changed.notify_all();
         true
     }
 
     /// Takes what waits, and waits for it at most `time`.
-    pub(super) fn take(&self, time: Duration) -> Taken {
+    pub(super) fn take(&self, time: Duration) -> Waiting {
         let mut waiting = self.waiting.lock();
         let is_idle = |waiting: &mut Waiting| {
             waiting.messages.is_empty() && !waiting.is_closed && !waiting.is_lost
         };
         self.changed.wait_while_for(&mut waiting, is_idle, time);
         self.changed.notify_all();
-        waiting.bytes = 0;
-        Taken {
-            messages: take(&mut waiting.messages),
-            is_closed: waiting.is_closed,
-            is_lost: take(&mut waiting.is_lost),
-        }
+        let left = Waiting { is_closed: waiting.is_closed, ..Waiting::default() };
+        replace(&mut *waiting, left)
     }
 
     /// Ends the writer when it has taken what waits.
@@ -130,22 +118,3 @@ impl Queue {
 
 /// The bytes above which a message waits until others are taken.
 const MOST_BYTES: usize = 8 << 20;
-
-#[cfg(test)]
-mod tests {
-    use super::*;
-
-    #[test]
-    fn what_waits_is_bounded_and_what_was_dropped_is_said() {
-        let queue = Queue::new(Duration::ZERO);
-        let part = || Message::Part(vec![0; MOST_BYTES / 2]);
-        assert!(queue.push(part()) && queue.push(part()));
-        assert!(!queue.push(part()), "nothing takes them");
-        assert!(queue.push(Message::Seen(UnixTime(1))));
-        let taken = queue.take(Duration::ZERO);
-        assert!(taken.is_lost && !taken.is_closed && taken.messages.len() == 1);
-        queue.close();
-        let taken = queue.take(Duration::MAX);
-        assert!(taken.is_closed && !taken.is_lost && taken.messages.is_empty());
-    }
-}

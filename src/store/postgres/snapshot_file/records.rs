@@ -7,7 +7,7 @@
 //! lost power may leave zeros. Then the file ends with the record before.
 
 use std::fs::File;
-use std::io::{self, Read as _, Seek as _, SeekFrom};
+use std::io::{self, Read as _, Seek as _, SeekFrom, Write as _};
 use std::path::Path;
 use std::sync::Arc;
 
@@ -18,7 +18,6 @@ use crate::random::{NoEntropy, Random};
 use crate::store::postgres::seal::{MasterKeys, Purpose};
 
 /// Seals and opens the records of one file.
-#[derive(Clone)]
 pub(super) struct Records {
     keys: Arc<MasterKeys>,
     id: [u8; ID_BYTES],
@@ -37,16 +36,21 @@ impl Place {
     pub(super) const FIRST: Self = Self { at: START_BYTES as u64, number: 0 };
 
     /// The place behind a record of `size` bytes.
-    pub(super) fn after(self, size: usize) -> Self {
-        Self { at: self.at + size as u64, number: self.number + 1 }
+    fn after(self, size: u64) -> Self {
+        Self { at: self.at + size, number: self.number + 1 }
     }
 }
 
 impl Records {
-    /// Makes the id of a new file.
-    pub(super) fn of_new_file(keys: &Arc<MasterKeys>, random: &Random) -> Result<Self, NoEntropy> {
+    /// Makes the id of the new, empty `file`, and writes its beginning.
+    pub(super) fn of_new_file(
+        keys: &Arc<MasterKeys>,
+        random: &Random,
+        file: &mut File,
+    ) -> io::Result<Self> {
         let mut id = [0; ID_BYTES];
-        random.fill(&mut id)?;
+        random.fill(&mut id).map_err(no_random)?;
+        file.write_all(&[MAGIC, id].concat())?;
         Ok(Self { keys: Arc::clone(keys), id })
     }
 
@@ -67,21 +71,21 @@ impl Records {
         }
     }
 
-    /// The bytes at the beginning of the file.
-    pub(super) fn start(&self) -> Vec<u8> {
-        [&MAGIC[..], &self.id].concat()
-    }
-
-    /// Returns the bytes of the record with this number.
-    pub(super) fn seal(
+    /// Writes the record `plain` at `place`, the end of `file`, and moves `place` behind it.
+    pub(super) fn append(
         &self,
         random: &Random,
-        number: u64,
+        file: &mut File,
+        place: &mut Place,
         plain: &[u8],
-    ) -> Result<Vec<u8>, NoEntropy> {
-        let sealed = self.keys.seal(random, Purpose::Snapshot, &self.name(number), plain)?;
-        let length = u32::try_from(sealed.len()).map_err(|_| NoEntropy)?;
-        Ok([&length.to_be_bytes()[..], &(!length).to_be_bytes(), &sealed].concat())
+    ) -> io::Result<()> {
+        let sealed = self.keys.seal(random, Purpose::Snapshot, &self.name(place.number), plain);
+        let sealed = sealed.map_err(no_random)?;
+        let length = u32::try_from(sealed.len()).map_err(io::Error::other)?;
+        let record = [&length.to_be_bytes()[..], &(!length).to_be_bytes(), &sealed].concat();
+        file.write_all(&record)?;
+        *place = place.after(record.len() as u64);
+        Ok(())
     }
 
     /// Reads the record at `place` of `file`, whose contents end at `end`, and moves `place` behind
@@ -127,7 +131,7 @@ impl Records {
         let opened = self.keys.open(path, Purpose::Snapshot, &self.name(place.number), &sealed);
         match opened {
             Ok(plain) => {
-                *place = Place { at: place.at + size, number: place.number + 1 };
+                *place = place.after(size);
                 Ok(Some(plain))
             }
             Err(_) if place.number > 0 && is_zero(file, left - size).map_err(unread)? => Ok(None),
@@ -139,6 +143,10 @@ impl Records {
         let id: String = self.id.iter().map(|byte| format!("{byte:02x}")).collect();
         format!("record {number} of snapshot {id}")
     }
+}
+
+fn no_random(_: NoEntropy) -> io::Error {
+    io::Error::other("the operating system has no random bytes")
 }
 
 /// Whether the rest of the file, of at most `most` bytes, is zero or empty.

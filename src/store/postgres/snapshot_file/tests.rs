@@ -18,6 +18,7 @@ use crate::store::postgres::snapshot_file::load::load;
 use crate::store::postgres::snapshot_file::log::Sealing;
 use crate::store::postgres::snapshot_file::queue::{Message, Queue};
 use crate::store::postgres::snapshot_file::writer::Writer;
+use crate::store::postgres::timelines::Timeline;
 use crate::time::UnixTime;
 
 const ONE: &str = "AAECAwQFBgcICQoLDA0ODxAREhMUFRYXGBkaGxwdHh8=";
@@ -34,8 +35,8 @@ fn source() -> Source {
         epoch: "epoch".to_owned(),
         since: UnixTime(START),
         database: "grantd".to_owned(),
-        hosts: vec!["db:5432".to_owned()],
-        timelines: Vec::new(),
+        hosts: vec!["db:5432".to_owned(), "other:5433".to_owned()],
+        timelines: vec![Timeline { system: "7002".to_owned(), number: u32::MAX }],
     }
 }
 
@@ -126,9 +127,11 @@ impl Bench {
 
     fn base(&mut self) {
         let [a, b] = ["a", "b"].map(|id| entry(id, 60));
+        let first =
+            Row { key: RevocationKey::SigningInput([1; 32]), owner: None, ..row(1, START + 60) };
         self.tell([
             Message::Begin(source()),
-            part(&[Item::DecoyKey(b"decoy"), Item::Revoked(row(1, START + 60))]),
+            part(&[Item::DecoyKey(b"decoy"), Item::Revoked(first)]),
             part(&[Item::Keys(vec![("k1", b"sealed")]), Item::Client("a", &a)]),
             part(&[Item::Client("b", &b)]),
             Message::EndBase(UnixTime(START)),

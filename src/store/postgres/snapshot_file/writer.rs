@@ -19,7 +19,7 @@ use crate::fs::whole_file::{self, Lock};
 use crate::store::postgres::snapshot_file::compaction::Compaction;
 use crate::store::postgres::snapshot_file::items::{Item, Source};
 use crate::store::postgres::snapshot_file::log::{Draft, Log, RECORD_BYTES, Sealing};
-use crate::store::postgres::snapshot_file::queue::{Message, Queue, Taken};
+use crate::store::postgres::snapshot_file::queue::{Message, Queue, Waiting};
 use crate::time::UnixTime;
 
 /// Writes the snapshot.
@@ -83,7 +83,7 @@ impl Writer {
     pub(super) fn turn(&mut self) -> bool {
         let is_compacting = matches!(self.state, State::Open(_, Some(_)));
         let wait = if is_compacting { Duration::ZERO } else { BETWEEN_TURNS };
-        let Taken { messages, is_closed, is_lost } = self.queue.take(wait);
+        let Waiting { messages, is_closed, is_lost, .. } = self.queue.take(wait);
         if is_lost {
             self.fail("its disk does not keep up with the changes");
         }
@@ -206,7 +206,7 @@ impl Writer {
         let done = match running.step(log) {
             Ok(false) => return,
             Ok(true) => {
-                let finished = compaction.take().map(|done| done.into_draft().finish());
+                let finished = compaction.take().map(|done| done.draft.finish());
                 finished.transpose().map_err(|error| Fault::cannot("written", &self.path, &error))
             }
             Err(fault) => Err(fault),

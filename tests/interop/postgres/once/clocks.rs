@@ -8,13 +8,13 @@ use grantd::clock::ManualClock;
 use grantd::config::StoreUrl;
 use grantd::random::Random;
 
-use super::crowd::{Crowd, End, Maker, back, back_now, now};
+use super::crowd::{Crowd, Maker, back, back_now, now};
 use crate::postgres::nodes::{cluster_with, start};
 use crate::postgres::store::MASTER_KEY;
 use crate::support::home::set_mode;
 use crate::support::postgres::{Postgres, Role};
 use crate::support::status::ISSUER;
-use crate::support::{Home, Library};
+use crate::support::{Home, Library, StopOnDrop};
 
 /// Starts a server of `cluster` whose clock is set by [`run`].
 fn library(cluster: &Postgres) -> Library {
@@ -56,7 +56,7 @@ fn servers_whose_clocks_are_set_accept_nothing_twice() {
     let clock = &set.clock;
     thread::scope(|scope| {
         scope.spawn(|| run(clock, &offset, &is_over));
-        let _end = End(&is_over);
+        let _stop = StopOnDrop(&is_over);
         let at = |seconds: i64| {
             offset.store(seconds, Ordering::Relaxed);
             sleep(Duration::from_millis(100));

@@ -16,7 +16,9 @@ use crate::support::postgres::Postgres;
 use crate::support::program::Log;
 use crate::support::registry::client_json;
 use crate::support::status::ISSUER;
-use crate::support::{Connection, Encoding, Program, Request, Signer, request_of, wait_until};
+use crate::support::{
+    Connection, Encoding, Program, Request, Signer, StopOnDrop, request_of, wait_until,
+};
 
 /// An assertion or a proof.
 pub(super) struct Signed {
@@ -89,15 +91,6 @@ pub(super) fn now() -> u64 {
     Clock::unix_micros() / 1_000_000
 }
 
-/// Sets its value on drop, also in a panic.
-pub(super) struct End<'a>(pub(super) &'a AtomicBool);
-
-impl Drop for End<'_> {
-    fn drop(&mut self) {
-        self.0.store(true, Ordering::Relaxed);
-    }
-}
-
 /// The clients of some servers, and their history.
 pub(super) struct Crowd {
     name: &'static str,
@@ -153,10 +146,10 @@ impl Crowd {
         let count = self.nodes.lock().unwrap().len();
         thread::scope(|scope| {
             // A panic of the faults ends the clients, too.
-            let end = End(&self.is_over);
+            let stop = StopOnDrop(&self.is_over);
             (0..count).for_each(|node| drop(scope.spawn(move || self.go_on(node))));
             faults();
-            drop(end);
+            drop(stop);
         });
         self.replay_all();
         let (history, windows) = (self.history.lock().unwrap(), self.windows.lock().unwrap());

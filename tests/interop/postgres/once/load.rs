@@ -4,11 +4,11 @@ use std::sync::atomic::{AtomicBool, AtomicU64, Ordering};
 use std::thread::{self, sleep};
 use std::time::Duration;
 
-use super::crowd::{End, Maker, now};
+use super::crowd::{Maker, now};
 use crate::postgres::nodes::{start, wait_until_ready};
 use crate::postgres::store::{on, versions};
 use crate::support::postgres::{Postgres, Role, Setup};
-use crate::support::{Connection, Home, wait_until};
+use crate::support::{Connection, Home, StopOnDrop, wait_until};
 
 /// The clients of one server that wait at the same time.
 const CLIENTS: usize = 16;
@@ -35,7 +35,7 @@ fn many_uses_share_a_statement_and_rows_that_are_over_go() {
     let [next, uses] = [(); 2].map(|()| AtomicU64::new(0));
     let is_over = AtomicBool::new(false);
     thread::scope(|scope| {
-        let end = End(&is_over);
+        let stop = StopOnDrop(&is_over);
         for node in nodes.iter().flat_map(|node| [node; CLIENTS]) {
             scope.spawn(|| {
                 let mut connection = Connection::open(node.address);
@@ -66,7 +66,7 @@ fn many_uses_share_a_statement_and_rows_that_are_over_go() {
         }
         let made = commits() - commits_before;
         let used = uses.load(Ordering::Relaxed) - uses_before;
-        drop(end);
+        drop(stop);
         let rows = sizes.iter().map(|(_, rows, _)| *rows).max().unwrap();
         let [middle, last] = [sizes[sizes.len() / 2], sizes[sizes.len() - 1]];
         println!(
