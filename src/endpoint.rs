@@ -113,10 +113,9 @@ impl Context {
 
     /// The time for which the keys of `snapshot` are judged at `now`.
     pub fn key_time(&self, snapshot: &Snapshot, now: UnixTime) -> KeyTime {
-        self.store.as_ref().map_or(now.into(), |store| {
-            let hold_back = longest_postponement(snapshot.config.live.jwks_max_age);
-            KeyTime { now, known: store.known(now), hold_back }
-        })
+        let Some(store) = &self.store else { return now.into() };
+        let hold_back = longest_postponement(snapshot.config.live.jwks_max_age);
+        KeyTime { now, known: store.known(now), hold_back }
     }
 
     /// Why the server does not know what is in the store, and what follows; `None` if it does.

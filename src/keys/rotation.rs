@@ -158,8 +158,8 @@ fn postpone(key: &PlannedKey, publishers: &[Publisher], now: UnixTime) -> Step {
 /// sets are the last. A server that has not published it counts as publishing it soon.
 fn ready(key_id: &str, publishers: &[Publisher], now: UnixTime) -> (UnixTime, Vec<String>) {
     let times = publishers.iter().map(|publisher| {
-        let known = publisher.known_to_verifiers(key_id);
-        (known.unwrap_or(now + longest_postponement(publisher.max_age)), publisher)
+        let postponed = now + longest_postponement(publisher.max_age);
+        (publisher.known_to_verifiers(key_id).unwrap_or(postponed), publisher)
     });
     let times: Vec<_> = times.collect();
     let last = times.iter().map(|(time, _)| *time).max().unwrap_or_default();

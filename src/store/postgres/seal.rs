@@ -158,7 +158,7 @@ impl MasterKeys {
         before: &[u8],
     ) -> Result<Vec<u8>, NoEntropy> {
         let former = parts(before).and_then(|(id, ..)| self.keys.iter().find(|key| key.id == id));
-        let MasterKey { id, key } = former.or(self.keys.first()).ok_or(NoEntropy)?;
+        let MasterKey { id, key } = former.or_else(|| self.keys.first()).ok_or(NoEntropy)?;
         let mut nonce = [0; NONCE_LEN];
         random.fill(&mut nonce)?;
         // Room for the whole, so that no copy of the plain text is left behind.
