@@ -138,6 +138,7 @@ await withBrowser(async (browser) => {
   await page.route(/token$/i, (route) => route.abort());
   await fillFor(page, "");
   await page.click("#request-token");
+  await page.waitForSelector("#problem:not([hidden])");
   assert.match(await page.innerText("#problem"), /No token[^]*Check that the server is running/);
   assert.ok(
     (await page.inputValue("#client_secret")) === "" && !(await page.isDisabled("#request-token")),
