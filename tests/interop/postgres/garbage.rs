@@ -16,7 +16,7 @@ type Fails = [bool; 5];
 const NONE: Fails = [false; 5];
 const ALL: Fails = [true; 5];
 
-/// What puts a row into a table, and what the commands that fail say.
+/// The statement that puts a row into a table, and the texts of the commands that fail.
 struct Case {
     table: &'static str,
     put: &'static str,
