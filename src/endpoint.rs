@@ -115,7 +115,7 @@ impl Context {
     pub fn key_time(&self, snapshot: &Snapshot, now: UnixTime) -> KeyTime {
         let Some(store) = &self.store else { return now.into() };
         let hold_back = longest_postponement(snapshot.config.live.jwks_max_age);
-        KeyTime { now, known: store.known(now), hold_back }
+        KeyTime { now, known: store.known(now, self.clock.instant()), hold_back }
     }
 
     /// Why the server does not know what is in the store, and what follows; `None` if it does.

@@ -112,8 +112,9 @@ impl StoreHealth {
     }
 
     /// The time up to which all that was in the store is in force: at most `now`.
-    pub fn known(&self, now: UnixTime) -> UnixTime {
-        UnixTime(self.known.load(Ordering::Relaxed)).min(now)
+    /// Neither of its clocks, which may be set, is trusted alone.
+    pub fn known(&self, now: UnixTime, instant: Instant) -> UnixTime {
+        UnixTime(self.known.load(Ordering::Relaxed)).min(now - self.age(instant).as_secs())
     }
 
     /// Whether the store answered at the last attempt.

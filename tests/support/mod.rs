@@ -37,7 +37,7 @@ pub(crate) const GUARD: Duration = Duration::from_secs(60);
 
 /// Waits until `is_so` returns true, for [`GUARD`] at most.
 #[track_caller]
-pub(crate) fn wait_until(is_so: impl Fn() -> bool) {
+pub(crate) fn wait_until(mut is_so: impl FnMut() -> bool) {
     let begin = Clock::system().instant();
     while !is_so() {
         assert!(begin.elapsed() < GUARD, "it has not come to that");

@@ -65,15 +65,6 @@ impl KeyRows<'_, '_> {
     }
 }
 
-impl KeyRows<'_, '_> {
-    /// Runs a statement with the row of `key`.
-    fn write(&mut self, sql: &str, key: &SigningKey, document: &str) -> Result<(), Fault> {
-        let sealed = seal(&self.store, self.master_keys, self.random, key.key_id(), document)?;
-        self.transaction.query(sql, &row_of(&key.key_id(), &sealed, &times_of(key)))?;
-        Ok(())
-    }
-}
-
 impl KeyStore for KeyRows<'_, '_> {
     fn path(&self) -> &Path {
         &self.store
@@ -108,7 +99,9 @@ impl KeyStore for KeyRows<'_, '_> {
             let problem = format!("holds the key {key_id} already, and it was retired");
             return Err(Fault::new(&self.store, problem));
         }
-        self.write(ADD, key, document)
+        let sealed = seal(&self.store, self.master_keys, self.random, key_id, document)?;
+        self.transaction.query(ADD, &row_of(&key_id, &sealed, &times_of(key)))?;
+        Ok(())
     }
 
     fn document(&mut self, name: &Path) -> Result<Zeroizing<String>, Fault> {
@@ -120,7 +113,13 @@ impl KeyStore for KeyRows<'_, '_> {
     }
 
     fn replace(&mut self, _: &Path, key: &SigningKey, document: &str) -> Result<(), Fault> {
-        self.write(REPLACE, key, document)
+        let key_id = key.key_id();
+        let rows = self.transaction.query(LOAD, &[(&key_id, Type::TEXT)])?;
+        let before = rows.first().map_or(Ok(&[][..]), |row| row.get(0))?;
+        let sealed =
+            seal_again(&self.store, self.master_keys, self.random, (key_id, before), document)?;
+        self.transaction.query(REPLACE, &row_of(&key_id, &sealed, &times_of(key)))?;
+        Ok(())
     }
 
     fn publishers(&mut self) -> Result<Vec<Publisher>, Fault> {

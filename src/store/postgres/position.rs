@@ -44,7 +44,9 @@ impl Position {
         database: &mut Database,
     ) -> Result<Self, Failure> {
         let begun = Self::begin(database)?;
-        let Some(last) = last.filter(|last| last.run() == begun.run()) else {
+        // A later birth than the last one is that of another server that has noticed it.
+        let may_be_set_back = |last: &&Self| last.run() == begun.run() && begun.since <= last.since;
+        let Some(last) = last.filter(may_be_set_back) else {
             return Ok(begun);
         };
         if !birth::renew(database, &last.snapshot)? {

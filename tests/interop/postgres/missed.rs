@@ -179,7 +179,8 @@ fn a_database_that_is_set_back_while_it_runs_is_read_anew_and_begins_an_epoch() 
     let is_said = |line: &Value| {
         line["message"].as_str().is_some_and(|it| it.starts_with("the database was set back"))
     };
-    assert!(nodes.iter().all(|node| node.log.count(is_said) == 1));
+    let said: Vec<_> = nodes.iter().map(|node| node.log.count(is_said)).collect();
+    assert!(said.iter().all(|count| *count <= 1) && said.contains(&1), "{said:?}");
     assert_ne!(epoch(), old);
     nodes.iter().for_each(wait_until_ready);
     present(nodes[1].address, &before).assert_refused(400, "invalid_client");
