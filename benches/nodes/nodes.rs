@@ -10,16 +10,17 @@ use serde_json::Value;
 
 use crate::support::home::{grantd, secret_of};
 use crate::support::postgres::session::Session;
-use crate::support::postgres::{Postgres, Role};
+use crate::support::postgres::{Postgres, Role, Setup};
 use crate::support::status::{ISSUER, REVOKE};
 use crate::support::{Connection, Encoding, GUARD, Home, Program, Request, request_of};
 
 /// The master key of all stores in this bench.
 pub(crate) const MASTER_KEY: &str = "AAECAwQFBgcICQoLDA0ODxAREhMUFRYXGBkaGxwdHh8=";
 
-/// Starts a cluster and makes the schema.
+/// Starts a cluster and makes the schema. Autovacuum is as in `deploy/cluster/postgresql.conf`.
 pub(crate) fn cluster() -> Postgres {
-    let cluster = Postgres::start();
+    let settings = &[("autovacuum_naptime", "10s")];
+    let cluster = Postgres::start_with(&Setup { settings, ..Setup::default() });
     let home = Home::without_key();
     let mut migrate = grantd(&home.path("."));
     migrate.args(["store", "migrate", "--node-role", Role::Node.name()]);
