@@ -151,7 +151,15 @@ fn a_restored_dump_brings_back_clients_and_no_revoked_token() {
         wait_until(|| ask(*at, "later", &secret_of("later")).status == 400);
         assert_eq!(ask(*at, "kept", &secret_of("kept")).status, 200);
         assert!(!is_active(*at, "kept", &token));
-        present(*at, &used).assert_refused(400, "invalid_client");
+        wait_until(|| {
+            let answer = present(*at, &used);
+            // The connection that records uses may have ended with the old schema.
+            let is_decided = answer.status != 503;
+            if is_decided {
+                answer.assert_refused(400, "invalid_client");
+            }
+            is_decided
+        });
     }
     nodes.iter().for_each(|node| wait_until_ready(&node.program));
     wait_until(|| primary.psql("select count(*) from grantd.revocation") == "1");
