@@ -131,8 +131,8 @@ impl KeySet {
         self.keys.iter().map(|key| self.times_of(key, at)).collect()
     }
 
-    /// The times of a key of this set as they count at `at`. No key is held back beyond an immediate one, which
-    /// replaces leaked keys.
+    /// The times of a key of this set as they count at `at`. No key is held back beyond an immediate
+    /// one, which replaces leaked keys.
     pub fn times_of(&self, key: &SigningKey, at: KeyTime) -> KeyTimes {
         let replaces = |other: &Arc<SigningKey>| {
             other.is_immediate() && key.times.signs_from <= other.times.signs_from

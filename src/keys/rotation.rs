@@ -2,8 +2,8 @@
 //!
 //! There is always a next key, which is published long before it signs: it is made when its
 //! predecessor begins to sign. So a server that reaches no other one at the moment of a change knows the
-//! next key already, and its key set has it. It signs with it a little later than the others, who may have
-//! postponed it.
+//! next key already, and its key set has it. It begins to sign with it a little later, because the
+//! others may have postponed it.
 //!
 //! The decision is made from values alone. Servers that share the keys may all decide: the store
 //! makes sure that one of them acts.
@@ -167,8 +167,9 @@ fn ready(key_id: &str, publishers: &[Publisher], now: UnixTime) -> (UnixTime, Ve
     (last, of_last.map(|(_, publisher)| publisher.name.clone()).collect())
 }
 
-/// Returns for how many seconds a key is postponed at most, if verifiers may use key sets for `max_age`
-/// seconds: until a server that has not published it has read it, and no verifier has an older key set.
+/// Returns for how many seconds at most a key is postponed at a time, if verifiers may use key sets for
+/// `max_age` seconds: until a server that has not published it has read it, and no verifier has an older
+/// key set.
 pub fn longest_postponement(max_age: u64) -> u64 {
     2 * max_age + 2 * MARGIN
 }

@@ -111,8 +111,8 @@ impl StoreHealth {
         }
     }
 
-    /// The time up to which all that was in the store is in force: at most `now`.
-    /// Neither of its clocks, which may be set, is trusted alone.
+    /// The time up to which all that was in the store is in force: at most `now`. The wall clock may
+    /// have been set since, forward or back, so the earlier of two answers counts.
     pub fn known(&self, now: UnixTime, instant: Instant) -> UnixTime {
         UnixTime(self.known.load(Ordering::Relaxed)).min(now - self.age(instant).as_secs())
     }
