@@ -2,8 +2,11 @@
 
 use std::fs::Metadata;
 
-/// Returns the device and the inode number of a file; `None` on systems that have none.
-pub fn identity(metadata: &Metadata) -> Option<(u64, u64)> {
+/// The device and the inode number of a file; `None` on systems that have none.
+pub type Identity = Option<(u64, u64)>;
+
+/// Returns the identity of a file.
+pub fn identity(metadata: &Metadata) -> Identity {
     #[cfg(unix)]
     {
         use std::os::unix::fs::MetadataExt;

@@ -7,26 +7,30 @@
 //! notice by its inode number. A symbolic link in place of the file or of its lock file is refused;
 //! the directory may be a link.
 
-use std::fs::{self, File, Metadata, OpenOptions};
+use std::fs::{self, File, OpenOptions, Permissions};
 use std::io::{self, ErrorKind, Read as _, Seek as _, SeekFrom, Write as _};
 use std::path::{Path, PathBuf};
 use std::time::Duration;
 
 use tracing::warn;
 
-use crate::fs::identity::identity;
-use crate::fs::whole_file::{self, Lock, directory_of, open_regular};
+use crate::fs::identity::{Identity, identity};
+use crate::fs::whole_file::{self, Lock, LockFile, directory_of, open_regular};
 
 /// The file, and how far this process has read it.
 #[derive(Debug)]
 pub struct SharedLog {
     path: PathBuf,
-    locked: PathBuf,
+    lock_file: LockFile,
     /// The file that was read last; `None` if there was none. It stays open, so that its inode
     /// number is not given to another file.
-    file: Option<File>,
+    file: Option<(File, Identity)>,
+    /// The permissions of the file when it was read last.
+    permissions: Option<Permissions>,
     /// The number of bytes that were read, up to the end of the last whole line.
     end: u64,
+    /// Whether a part of a line followed when the file was read last.
+    is_torn: bool,
     lines: usize,
     #[cfg(test)]
     writes: u64,
@@ -55,9 +59,11 @@ impl SharedLog {
     pub fn new(path: PathBuf, locked: PathBuf) -> Self {
         Self {
             path,
-            locked,
+            lock_file: LockFile::new(locked),
             file: None,
+            permissions: None,
             end: 0,
+            is_torn: false,
             lines: 0,
             #[cfg(test)]
             writes: 0,
@@ -85,16 +91,20 @@ impl SharedLog {
         self.writes
     }
 
-    /// Locks the file. Creates its directory if necessary. Waits at most about `wait`.
+    /// Locks the file. Creates its directory if necessary. Waits at most about `wait`. The lock of
+    /// the last call must have been dropped.
     ///
     /// # Errors
     ///
     /// `WouldBlock` if another process holds the lock; otherwise an error of the operating system.
-    pub fn lock(&self, wait: Duration) -> io::Result<Lock> {
-        if let Some(directory) = self.path.parent() {
-            whole_file::create_directory(directory)?;
+    pub fn lock(&mut self, wait: Duration) -> io::Result<Lock> {
+        match self.lock_file.lock(wait) {
+            Err(error) if error.kind() == ErrorKind::NotFound => {
+                whole_file::create_directory(directory_of(&self.path))?;
+                self.lock_file.lock(wait)
+            }
+            locked => locked,
         }
-        whole_file::lock_within(&self.locked, wait)
     }
 
     /// Reads the whole lines that were added since the last call. The caller need not hold the
@@ -113,24 +123,33 @@ impl SharedLog {
             }
             Err(error) => return Err(error),
         };
-        let same = self.file.take_if(|file| is_same(file, &found) && found.len() >= self.end);
+        let permissions = Some(found.permissions());
+        if self.permissions != permissions {
+            // Who may write the file may open its lock file.
+            self.lock_file.close();
+            self.permissions = permissions;
+        }
+        let named = identity(&found);
+        let is_same = |open: &mut (File, Identity)| named.is_some() && open.1 == named;
+        let same = self.file.take_if(|open| is_same(open) && found.len() >= self.end);
         let is_other_file = same.is_none();
-        let mut file = match same {
-            Some(file) => file,
+        let (mut file, identity) = match same {
+            Some(same) => same,
             None => {
                 self.forget();
                 open(&self.path)?
             }
         };
-        let mut text = Vec::new();
+        let (mut text, mut is_torn) = (Vec::new(), false);
         if found.len() > self.end {
             file.seek(SeekFrom::Start(self.end))?;
-            text = read_whole_lines(&mut file)?;
+            (text, is_torn) = read_whole_lines(&mut file)?;
         }
         let lines_before = self.lines;
         self.end += text.len() as u64;
         self.lines += text.iter().filter(|&&byte| byte == b'\n').count();
-        self.file = Some(file);
+        self.is_torn = is_torn;
+        self.file = Some((file, identity));
         Ok(News { is_other_file, lines_before, text })
     }
 
@@ -151,7 +170,7 @@ impl SharedLog {
     ///
     /// An error of the operating system.
     pub fn try_open(&self) -> io::Result<()> {
-        whole_file::check_lock(&self.locked)?;
+        self.lock_file.check()?;
         match open_regular(&self.path, OpenOptions::new().read(true).append(true)) {
             Err(error) if error.kind() == ErrorKind::NotFound => {
                 whole_file::require_writable_directory(directory_of(&self.path))
@@ -176,7 +195,7 @@ impl SharedLog {
 
     /// Makes the next [`SharedLog::read`] read the whole file.
     pub fn forget(&mut self) {
-        (self.file, self.end, self.lines) = (None, 0, 0);
+        (self.file, self.end, self.lines, self.is_torn) = (None, 0, 0, false);
     }
 
     /// Cuts off what follows the last whole line: a process or the machine ended while the line was
@@ -186,11 +205,13 @@ impl SharedLog {
     ///
     /// An error of the operating system.
     pub fn cut_torn_line(&mut self) -> io::Result<()> {
-        let Some(file) = &self.file else { return Ok(()) };
-        if file.metadata()?.len() > self.end {
+        if let Some((file, _)) = &self.file
+            && self.is_torn
+        {
             let (path, line) = (self.path.display(), self.lines + 1);
             warn!(file = %path, line, "the last line is incomplete and is cut off: it was never acknowledged");
             file.set_len(self.end)?;
+            self.is_torn = false;
         }
         Ok(())
     }
@@ -200,7 +221,7 @@ impl SharedLog {
     /// and the error if these are not all. After an error, the caller must call
     /// [`SharedLog::forget`], because the file may have been opened before it became writable.
     pub fn append(&mut self, text: &str) -> (usize, io::Result<()>) {
-        let Some(file) = &mut self.file else { return (0, Err(ErrorKind::NotFound.into())) };
+        let Some((file, _)) = &mut self.file else { return (0, Err(ErrorKind::NotFound.into())) };
         #[cfg(test)]
         {
             self.writes += 1;
@@ -233,7 +254,7 @@ impl SharedLog {
     ///
     /// An error of the operating system.
     pub fn sync(&self) -> io::Result<()> {
-        self.file.as_ref().map_or(Ok(()), File::sync_data)
+        self.file.as_ref().map_or(Ok(()), |(file, _)| file.sync_data())
     }
 
     /// Replaces the file by one with the lines of `text`, and syncs it to disk. The caller must
@@ -269,14 +290,16 @@ pub fn read_only(path: &Path, locked: &Path, wait: Duration) -> io::Result<News>
 }
 
 /// Opens the file to read and append, or, if it is not writable, to read.
-fn open(path: &Path) -> io::Result<File> {
-    open_regular(path, OpenOptions::new().read(true).append(true))
-        .or_else(|_| open_regular(path, OpenOptions::new().read(true)))
+fn open(path: &Path) -> io::Result<(File, Identity)> {
+    let file = open_regular(path, OpenOptions::new().read(true).append(true))
+        .or_else(|_| open_regular(path, OpenOptions::new().read(true)))?;
+    let identity = identity(&file.metadata()?);
+    Ok((file, identity))
 }
 
-/// Reads to the end of the last whole line. Of a file that is no text, such as a sparse one of many
+/// Reads to the end of the last whole line, and says whether a part of a line follows. Of a file that is no text, such as a sparse one of many
 /// gigabytes, it reads no more than the longest line that is allowed.
-fn read_whole_lines(file: &mut File) -> io::Result<Vec<u8>> {
+fn read_whole_lines(file: &mut File) -> io::Result<(Vec<u8>, bool)> {
     let (mut text, mut end) = (Vec::new(), 0);
     loop {
         let before = text.len();
@@ -290,19 +313,15 @@ fn read_whole_lines(file: &mut File) -> io::Result<Vec<u8>> {
             None => {}
         }
         if (read as u64) < LONGEST_LINE {
+            let is_torn = text.len() > end;
             text.truncate(end);
-            return Ok(text);
+            return Ok((text, is_torn));
         }
     }
 }
 
 /// Far more than a line of such a file has, and than a crash of the machine leaves of NUL bytes.
 const LONGEST_LINE: u64 = 16 << 20;
-
-fn is_same(file: &File, found: &Metadata) -> bool {
-    let found = identity(found);
-    found.is_some() && file.metadata().is_ok_and(|open| identity(&open) == found)
-}
 
 #[cfg(test)]
 mod tests {
@@ -353,6 +372,46 @@ mod tests {
         assert_eq!(lines(&news), ["d", "e"]);
         assert_eq!(lines(&one.read().unwrap()), [] as [&str; 0]);
         assert_eq!((one.lines(), one.writes(), two.writes()), (5, 2, 1));
+    }
+
+    #[cfg(unix)]
+    #[test]
+    fn a_lock_file_that_stays_open_is_opened_anew_when_it_has_changed() {
+        use std::os::unix::fs::PermissionsExt as _;
+
+        let directory = TempDir::new().unwrap();
+        let path = directory.path().join("log");
+        let lock_file = directory.path().join("log.lock");
+        let [mut one, mut two] = [(); 2].map(|()| SharedLog::new(path.clone(), path.clone()));
+        one.replace("a\n").unwrap();
+        let mode_of = |path: &Path| fs::metadata(path).unwrap().permissions().mode() & 0o777;
+        let set_mode =
+            |path, mode| fs::set_permissions(path, Permissions::from_mode(mode)).unwrap();
+        let changes: [&dyn Fn(); 4] = [
+            &|| fs::remove_file(&lock_file).unwrap(),
+            &|| {
+                fs::rename(&lock_file, directory.path().join("old")).unwrap();
+                fs::write(&lock_file, "").unwrap();
+            },
+            &|| set_mode(&lock_file, 0o644),
+            &|| set_mode(&path, 0o660),
+        ];
+        for change in changes {
+            for log in [&mut one, &mut two] {
+                drop(log.lock(SHORT).unwrap());
+                log.read().unwrap();
+            }
+            change();
+            // What changed in the file itself is seen when it is read.
+            one.read().unwrap();
+            let lock = one.lock(SHORT).unwrap();
+            assert_eq!(two.lock(SHORT).unwrap_err().kind(), ErrorKind::WouldBlock);
+            drop(lock);
+            assert!(two.lock(SHORT).is_ok());
+            assert_eq!(mode_of(&lock_file), if mode_of(&path) == 0o660 { 0o660 } else { 0o600 });
+        }
+        fs::remove_dir_all(directory.path()).unwrap();
+        assert!(one.lock(SHORT).is_ok() && lock_file.exists());
     }
 
     #[test]

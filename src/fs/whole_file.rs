@@ -13,7 +13,7 @@ use tempfile::{Builder, NamedTempFile};
 
 pub(crate) use crate::fs::whole_file::lock::open_regular;
 pub use crate::fs::whole_file::lock::{
-    Lock, check_lock, lock, lock_directory, lock_if_used, lock_within,
+    Lock, LockFile, check_lock, lock, lock_directory, lock_if_used, lock_within,
 };
 pub(crate) use crate::fs::whole_file::place::directory_of;
 use crate::fs::whole_file::place::real_path;

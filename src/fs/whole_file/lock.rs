@@ -5,23 +5,23 @@
 //! users who may write the target may open the lock file. Otherwise, any user could hold the lock
 //! and so prevent all edits: a file that can be read can be locked.
 
-use std::fs::{self, File, OpenOptions, TryLockError};
+use std::fs::{self, File, OpenOptions, Permissions, TryLockError};
 use std::io;
 use std::path::{Path, PathBuf};
+use std::sync::Arc;
 use std::thread::sleep;
 use std::time::Duration;
 
 use tempfile::NamedTempFile;
 
-#[cfg(unix)]
-use crate::fs::identity::identity;
+use crate::fs::identity::{Identity, identity};
 use crate::fs::whole_file::owner;
 use crate::fs::whole_file::place::{directory_of, real_path};
 
 /// A lock that is held by this process. It is released when it is dropped.
 #[derive(Debug)]
 pub struct Lock {
-    file: File,
+    file: Arc<File>,
     name: PathBuf,
 }
 
@@ -41,6 +41,58 @@ impl Drop for Lock {
         // Unlock the file explicitly. Closing the file would not unlock it while a child process
         // has the same file open.
         let _ = self.file.unlock();
+    }
+}
+
+/// The lock of a file that this process takes again and again. The lock file stays open in between:
+/// a lock that nothing has changed costs two system calls.
+#[derive(Debug)]
+pub struct LockFile {
+    target: PathBuf,
+    /// The open lock file, with its identity and permissions when it was opened.
+    opened: Option<(Arc<File>, Identity, Permissions)>,
+}
+
+impl LockFile {
+    /// Names the file to lock, which is no symbolic link. Opens and creates nothing.
+    pub fn new(target: PathBuf) -> Self {
+        Self { target, opened: None }
+    }
+
+    /// Locks the file as [`lock_within`] does. The [`Lock`] of the last call must have been dropped.
+    ///
+    /// # Errors
+    ///
+    /// As [`lock_within`].
+    pub fn lock(&mut self, wait: Duration) -> io::Result<Lock> {
+        if let Some((file, opened, permissions)) = self.opened.take() {
+            try_for(&file, wait)?;
+            let lock = Lock { file, name: name_of(self.target.clone()) };
+            if let Ok(named) = fs::symlink_metadata(&lock.name)
+                && (identity(&named), named.permissions()) == (opened, permissions.clone())
+            {
+                self.opened = Some((Arc::clone(&lock.file), opened, permissions));
+                return Ok(lock);
+            }
+        }
+        let lock = lock_within(&self.target, wait)?;
+        let opened = lock.file.metadata()?;
+        self.opened = Some((Arc::clone(&lock.file), identity(&opened), opened.permissions()));
+        Ok(lock)
+    }
+
+    /// Opens the lock file anew the next time: who may open it may have changed.
+    pub fn close(&mut self) {
+        self.opened = None;
+    }
+
+    /// Checks that the lock file, if it exists, can be opened. Creates nothing, and does not lock it.
+    ///
+    /// # Errors
+    ///
+    /// As [`check_lock`].
+    pub fn check(&self) -> io::Result<()> {
+        check_lock(&self.target)
     }
 }
 
@@ -169,7 +221,7 @@ fn acquire_file(name: PathBuf, access: Option<&Access>, wait: Duration) -> io::R
         {
             file = renewed;
         }
-        return Ok(Lock { file, name });
+        return Ok(Lock { file: Arc::new(file), name });
     }
     Err(io::Error::other("its lock file is replaced again and again"))
 }
@@ -177,9 +229,9 @@ fn acquire_file(name: PathBuf, access: Option<&Access>, wait: Duration) -> io::R
 /// Opens a lock file. An error names it, because the caller knows only its target.
 fn open(name: &Path) -> io::Result<File> {
     let opened = open_regular(name, OpenOptions::new().read(true).write(true));
-    opened.map_err(|error| match error.raw_os_error() {
-        Some(_) => io::Error::new(error.kind(), format!("{}: {error}", name.display())),
-        None => error,
+    opened.map_err(|error| match (error.kind(), error.raw_os_error()) {
+        (io::ErrorKind::NotFound, _) | (_, None) => error,
+        (kind, Some(_)) => io::Error::new(kind, format!("{}: {error}", name.display())),
     })
 }
 
@@ -196,6 +248,7 @@ pub(crate) fn open_regular(name: &Path, options: &mut OpenOptions) -> io::Result
     let error = match options.open(name) {
         Ok(file) if file.metadata()?.is_file() => return Ok(file),
         Ok(_) => return refused("is not a regular file"),
+        Err(error) if error.kind() == io::ErrorKind::NotFound => return Err(error),
         Err(error) => error,
     };
     match fs::symlink_metadata(name) {
@@ -278,7 +331,7 @@ impl Access {
             // lock file keeps the group of the user.
             let _ = fchown(lock, None, Some(self.group));
         }
-        lock.set_permissions(fs::Permissions::from_mode(self.mode))
+        lock.set_permissions(Permissions::from_mode(self.mode))
     }
 }
 
