@@ -15,9 +15,13 @@ const README: &str = include_str!("../../README.md");
 
 /// Returns the README's fenced blocks of one language, in order.
 fn blocks(language: &str) -> Vec<&'static str> {
+    blocks_in(README, language)
+}
+
+fn blocks_in(text: &'static str, language: &str) -> Vec<&'static str> {
     let fence = format!("\n```{language}\n");
     let blocks: Vec<_> =
-        README.split(&*fence).skip(1).map(|rest| rest.split("```").next().unwrap()).collect();
+        text.split(&*fence).skip(1).map(|rest| rest.split("```").next().unwrap()).collect();
     assert!(!blocks.is_empty(), "no block of {language}");
     blocks
 }
@@ -158,6 +162,7 @@ fn every_link_has_a_target() {
         "SECURITY.md",
         "docs/architecture.md",
         "docs/operations.md",
+        "docs/performance.md",
         "docs/settings.md",
         "docs/postgresql.md",
         "deploy/README.md",
@@ -200,7 +205,9 @@ fn every_link_has_a_target() {
 fn every_bench_and_script_exists() {
     let root = Path::new(env!("CARGO_MANIFEST_DIR"));
     let manifest = fs::read_to_string(root.join("Cargo.toml")).unwrap();
-    for command in blocks("console").iter().flat_map(|block| block.lines()) {
+    let performance = include_str!("../../docs/performance.md");
+    let blocks = [blocks("console"), blocks_in(performance, "console")].concat();
+    for command in blocks.iter().flat_map(|block| block.lines()) {
         let (program, _) = command.split_once(' ').unwrap_or((command, ""));
         let there = match (program, command.strip_prefix("cargo bench --bench ")) {
             (_, Some(bench)) => manifest.contains(&format!("[[bench]]\nname = \"{bench}\"\n")),
