@@ -1,13 +1,13 @@
 //! A text file to which several processes append lines in turn.
 //!
-//! A process that appends holds the lock of the file (`whole_file::lock_within`) and has read the
+//! A process that appends holds the lock of the file (`whole_file::LockFile`) and has read the
 //! lines of the others before. Lines are appended by one write, and a whole line is never taken
 //! back: if a write fails in the middle, its whole lines count, and only the rest is cut off. So a
 //! process may also read without the lock. The file is rewritten by replacing it, which the others
 //! notice by its inode number. A symbolic link in place of the file or of its lock file is refused;
 //! the directory may be a link.
 
-use std::fs::{self, File, OpenOptions, Permissions};
+use std::fs::{self, File, OpenOptions};
 use std::io::{self, ErrorKind, Read as _, Seek as _, SeekFrom, Write as _};
 use std::path::{Path, PathBuf};
 use std::time::Duration;
@@ -25,8 +25,6 @@ pub struct SharedLog {
     /// The file that was read last; `None` if there was none. It stays open, so that its inode
     /// number is not given to another file.
     file: Option<(File, Identity)>,
-    /// The permissions of the file when it was read last.
-    permissions: Option<Permissions>,
     /// The number of bytes that were read, up to the end of the last whole line.
     end: u64,
     /// Whether a part of a line followed when the file was read last.
@@ -61,7 +59,6 @@ impl SharedLog {
             path,
             lock_file: LockFile::new(locked),
             file: None,
-            permissions: None,
             end: 0,
             is_torn: false,
             lines: 0,
@@ -123,12 +120,6 @@ impl SharedLog {
             }
             Err(error) => return Err(error),
         };
-        let permissions = Some(found.permissions());
-        if self.permissions != permissions {
-            // Who may write the file may open its lock file.
-            self.lock_file.close();
-            self.permissions = permissions;
-        }
         let named = identity(&found);
         let is_same = |open: &mut (File, Identity)| named.is_some() && open.1 == named;
         let same = self.file.take_if(|open| is_same(open) && found.len() >= self.end);
@@ -210,7 +201,12 @@ impl SharedLog {
         {
             let (path, line) = (self.path.display(), self.lines + 1);
             warn!(file = %path, line, "the last line is incomplete and is cut off: it was never acknowledged");
-            file.set_len(self.end)?;
+            if let Err(error) = file.set_len(self.end) {
+                // Of a file that could only be opened to read, the error does not say why, and the
+                // file may be writable when it is opened anew.
+                self.forget();
+                return Err(self.try_open().err().unwrap_or(error));
+            }
             self.is_torn = false;
         }
         Ok(())
@@ -297,8 +293,9 @@ fn open(path: &Path) -> io::Result<(File, Identity)> {
     Ok((file, identity))
 }
 
-/// Reads to the end of the last whole line, and says whether a part of a line follows. Of a file that is no text, such as a sparse one of many
-/// gigabytes, it reads no more than the longest line that is allowed.
+/// Reads to the end of the last whole line, and says whether a part of a line follows. Of a file
+/// that is no text, such as a sparse one of many gigabytes, it reads no more than the longest line
+/// that is allowed.
 fn read_whole_lines(file: &mut File) -> io::Result<(Vec<u8>, bool)> {
     let (mut text, mut end) = (Vec::new(), 0);
     loop {
@@ -385,8 +382,9 @@ mod tests {
         let [mut one, mut two] = [(); 2].map(|()| SharedLog::new(path.clone(), path.clone()));
         one.replace("a\n").unwrap();
         let mode_of = |path: &Path| fs::metadata(path).unwrap().permissions().mode() & 0o777;
-        let set_mode =
-            |path, mode| fs::set_permissions(path, Permissions::from_mode(mode)).unwrap();
+        let set_mode = |path: &Path, mode| {
+            fs::set_permissions(path, fs::Permissions::from_mode(mode)).unwrap();
+        };
         let changes: [&dyn Fn(); 4] = [
             &|| fs::remove_file(&lock_file).unwrap(),
             &|| {
@@ -399,16 +397,13 @@ mod tests {
         for change in changes {
             for log in [&mut one, &mut two] {
                 drop(log.lock(SHORT).unwrap());
-                log.read().unwrap();
             }
             change();
-            // What changed in the file itself is seen when it is read.
-            one.read().unwrap();
             let lock = one.lock(SHORT).unwrap();
             assert_eq!(two.lock(SHORT).unwrap_err().kind(), ErrorKind::WouldBlock);
+            assert_eq!(mode_of(&lock_file), if mode_of(&path) == 0o660 { 0o660 } else { 0o600 });
             drop(lock);
             assert!(two.lock(SHORT).is_ok());
-            assert_eq!(mode_of(&lock_file), if mode_of(&path) == 0o660 { 0o660 } else { 0o600 });
         }
         fs::remove_dir_all(directory.path()).unwrap();
         assert!(one.lock(SHORT).is_ok() && lock_file.exists());
@@ -450,5 +445,17 @@ mod tests {
             assert_eq!(fs::read_to_string(&path).unwrap(), "a\nd\n");
         }
         assert_eq!(fs::read_dir(directory.path()).unwrap().count(), 1, "it only reads");
+
+        // As of a file that was not writable when it was opened.
+        fs::write(&path, "a\nb").unwrap();
+        let mut log = SharedLog::new(path.clone(), path.clone());
+        let file = File::open(&path).unwrap();
+        let identity = identity(&file.metadata().unwrap());
+        log.file = Some((file, identity));
+        log.read().unwrap();
+        assert!(log.cut_torn_line().is_err());
+        log.read().unwrap();
+        log.cut_torn_line().unwrap();
+        assert_eq!(fs::read_to_string(&path).unwrap(), "a\n");
     }
 }

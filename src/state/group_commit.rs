@@ -73,6 +73,9 @@ impl<Job: Send + 'static, Answer: Send + 'static> GroupCommit<Job, Answer> {
             let _close = CloseOnDrop(&taking);
             while let Some(waiting) = taking.take() {
                 commit.turn(waiting);
+                if !taking.jobs.lock().waiting.is_empty() {
+                    thread::sleep(PAUSE);
+                }
             }
             commit.end();
         });
@@ -162,16 +165,23 @@ const DEADLINE: Duration = Duration::from_secs(3);
 const IDLE: Duration = Duration::from_millis(250);
 /// The longest time that a turn waits for the lock of a file.
 pub(super) const LOCK_WAIT: Duration = Duration::from_secs(1);
+/// The pause between two turns if jobs wait already. Otherwise, other processes would rarely find the
+/// file unlocked.
+const PAUSE: Duration = Duration::from_micros(20);
 /// The maximum number of jobs that may wait. A waiting job takes about 100 bytes of memory.
 const MAX_WAITING: usize = 10_000;
 
 #[cfg(test)]
 mod tests {
+    use std::sync::atomic::{AtomicBool, Ordering};
+
     use futures_util::future::{join, join_all};
+    use tempfile::TempDir;
     use tokio::runtime::Builder;
 
     use super::*;
     use crate::clock::Clock;
+    use crate::fs::whole_file::{LockFile, lock_within};
 
     /// A disk that hangs while the test holds the lock.
     struct Disk {
@@ -192,6 +202,42 @@ mod tests {
                 waiting.answer(job);
             }
         }
+    }
+
+    /// A file whose lock is held for a while after the answers.
+    struct Locked(LockFile);
+
+    impl Commit<u32, u32> for Locked {
+        fn turn(&mut self, waiting: Vec<Waiting<u32, u32>>) {
+            let _lock = self.0.lock(LOCK_WAIT).unwrap();
+            for waiting in waiting {
+                let job = waiting.job;
+                waiting.answer(job);
+            }
+            thread::sleep(Duration::from_millis(1));
+        }
+    }
+
+    #[test]
+    fn another_process_gets_the_lock_while_jobs_wait_all_the_time() {
+        let directory = TempDir::new().unwrap();
+        let path = directory.path().join("log");
+        let commit =
+            GroupCommit::start("lock", &path, Locked(LockFile::new(path.clone()))).unwrap();
+        let (commit, is_over) = (Arc::new(commit), Arc::<AtomicBool>::default());
+        let (asking, over) = (Arc::clone(&commit), Arc::clone(&is_over));
+        let asker = thread::spawn(move || {
+            let runtime = Builder::new_current_thread().enable_all().build().unwrap();
+            while !over.load(Ordering::Relaxed) {
+                assert_eq!(runtime.block_on(asking.ask(1)), Some(1));
+            }
+        });
+        for _ in 0..50 {
+            assert!(lock_within(&path, LOCK_WAIT).is_ok());
+            thread::sleep(Duration::from_millis(2));
+        }
+        is_over.store(true, Ordering::Relaxed);
+        asker.join().unwrap();
     }
 
     #[test]

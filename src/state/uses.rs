@@ -64,8 +64,8 @@ impl Uses {
             }
         }
         let mut record = Record::new(path, revocations, capacity, clock);
-        let taken = record.take();
-        record.note(taken.as_ref().map(drop));
+        let taken = record.take().map(drop);
+        record.note(taken.as_ref().copied());
         if let Err(error) = taken {
             let error = match error.downcast() {
                 Ok(fault) => return Err(fault),

@@ -5,7 +5,7 @@
 //! users who may write the target may open the lock file. Otherwise, any user could hold the lock
 //! and so prevent all edits: a file that can be read can be locked.
 
-use std::fs::{self, File, OpenOptions, Permissions, TryLockError};
+use std::fs::{self, File, Metadata, OpenOptions, TryLockError};
 use std::io;
 use std::path::{Path, PathBuf};
 use std::sync::Arc;
@@ -44,13 +44,12 @@ impl Drop for Lock {
     }
 }
 
-/// The lock of a file that this process takes again and again. The lock file stays open in between:
-/// a lock that nothing has changed costs two system calls.
+/// The lock of a file that this process takes again and again. The lock file stays open in between,
+/// as long as it is in place and has the right access.
 #[derive(Debug)]
 pub struct LockFile {
     target: PathBuf,
-    /// The open lock file, with its identity and permissions when it was opened.
-    opened: Option<(Arc<File>, Identity, Permissions)>,
+    opened: Option<(Arc<File>, Identity)>,
 }
 
 impl LockFile {
@@ -65,25 +64,27 @@ impl LockFile {
     ///
     /// As [`lock_within`].
     pub fn lock(&mut self, wait: Duration) -> io::Result<Lock> {
-        if let Some((file, opened, permissions)) = self.opened.take() {
-            try_for(&file, wait)?;
-            let lock = Lock { file, name: name_of(self.target.clone()) };
-            if let Ok(named) = fs::symlink_metadata(&lock.name)
-                && (identity(&named), named.permissions()) == (opened, permissions.clone())
-            {
-                self.opened = Some((Arc::clone(&lock.file), opened, permissions));
-                return Ok(lock);
+        if let Some((file, opened)) = self.opened.take() {
+            let locked = try_for(&file, wait).map(|()| {
+                let name = name_of(self.target.clone());
+                Lock { file: Arc::clone(&file), name }
+            });
+            if opened.is_some() && self.is_right(opened)? {
+                self.opened = Some((file, opened));
+                return locked;
             }
         }
         let lock = lock_within(&self.target, wait)?;
-        let opened = lock.file.metadata()?;
-        self.opened = Some((Arc::clone(&lock.file), identity(&opened), opened.permissions()));
+        self.opened = Some((Arc::clone(&lock.file), identity(&lock.file.metadata()?)));
         Ok(lock)
     }
 
-    /// Opens the lock file anew the next time: who may open it may have changed.
-    pub fn close(&mut self) {
-        self.opened = None;
+    /// Whether the lock file that was `opened` is still in place, with the right access.
+    fn is_right(&self, opened: Identity) -> io::Result<bool> {
+        let Ok(named) = fs::symlink_metadata(name_of(self.target.clone())) else {
+            return Ok(false);
+        };
+        Ok(identity(&named) == opened && Access::for_lock_of(&self.target)?.is_of(&named))
     }
 
     /// Checks that the lock file, if it exists, can be opened. Creates nothing, and does not lock it.
@@ -174,12 +175,7 @@ pub fn lock_directory(directory: &Path) -> io::Result<Lock> {
 }
 
 fn acquire(target: PathBuf, wait: Duration) -> io::Result<Lock> {
-    let access = match Access::to(&target) {
-        Err(error) if error.kind() == io::ErrorKind::NotFound => {
-            Access::to_new_in(directory_of(&target))?
-        }
-        access => access?,
-    };
+    let access = Access::for_lock_of(&target)?;
     acquire_file(name_of(target), Some(&access), wait)
 }
 
@@ -216,7 +212,7 @@ fn acquire_file(name: PathBuf, access: Option<&Access>, wait: Duration) -> io::R
         // replace it by a new lock file that is already locked. This process holds the lock on the
         // old file until the replacement is done.
         if let Some(access) = access
-            && !access.is_of(&file)?
+            && !access.is_of(&file.metadata()?)
             && let Ok(renewed) = renew(&name, access)
         {
             file = renewed;
@@ -311,15 +307,14 @@ impl Access {
 
     /// Whether the lock file already has this access. If this process is not allowed to change the
     /// access, the result is `true`.
-    fn is_of(&self, lock: &File) -> io::Result<bool> {
+    fn is_of(&self, lock: &Metadata) -> bool {
         use std::os::unix::fs::MetadataExt;
-        let lock = lock.metadata()?;
         let mode = lock.mode() & 0o777;
-        Ok(if owner::is_root() {
+        if owner::is_root() {
             (lock.uid(), lock.gid(), mode) == (self.user, self.group, self.mode)
         } else {
             lock.uid() != rustix::process::geteuid().as_raw() || mode == self.mode
-        })
+        }
     }
 
     fn give(&self, lock: &File) -> io::Result<()> {
@@ -331,7 +326,19 @@ impl Access {
             // lock file keeps the group of the user.
             let _ = fchown(lock, None, Some(self.group));
         }
-        lock.set_permissions(Permissions::from_mode(self.mode))
+        lock.set_permissions(fs::Permissions::from_mode(self.mode))
+    }
+}
+
+impl Access {
+    /// Returns the access for the lock file of `target`, which may not exist yet.
+    fn for_lock_of(target: &Path) -> io::Result<Self> {
+        match Self::to(target) {
+            Err(error) if error.kind() == io::ErrorKind::NotFound => {
+                Self::to_new_in(directory_of(target))
+            }
+            access => access,
+        }
     }
 }
 
@@ -348,8 +355,8 @@ impl Access {
         Ok(Self)
     }
 
-    fn is_of(&self, _lock: &File) -> io::Result<bool> {
-        Ok(true)
+    fn is_of(&self, _lock: &Metadata) -> bool {
+        true
     }
 
     fn give(&self, _lock: &File) -> io::Result<()> {

@@ -187,7 +187,7 @@ impl Record {
     fn is_complete(&self) -> bool {
         // Another process rewrites the file only after it has taken it.
         let may_append = self.is_of_this_boot().unwrap_or(self.is_taken);
-        self.header.is_some() && (self.is_closed || may_append)
+        self.log.exists() && self.header.is_some() && (self.is_closed || may_append)
     }
 
     fn begin_anew(&mut self) -> io::Result<()> {

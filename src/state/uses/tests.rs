@@ -282,6 +282,21 @@ fn a_file_that_goes_away_or_is_damaged_while_the_process_runs_allows_no_second_u
 }
 
 #[test]
+fn a_file_that_is_deleted_because_it_cannot_be_read_begins_anew() {
+    let (directory, uses) = Directory::begin(100);
+    assert_eq!(directory.spend(&uses, "1", LATER + 60), Ok(()));
+    // Far more than a line has.
+    let file = fs::OpenOptions::new().append(true).open(directory.path()).unwrap();
+    file.set_len(1 << 40).unwrap();
+    assert_eq!(directory.spend(&uses, "2", LATER + 60), Err(UseError::NotRecorded));
+    fs::remove_file(directory.path()).unwrap();
+    assert_eq!(directory.spend(&uses, "2", LATER + 60), Err(UseError::BeforeRecord));
+    directory.manual.set(LATER.0 + 11);
+    assert_eq!(directory.spend(&uses, "1", LATER + 60), Err(UseError::Used));
+    assert_eq!(directory.spend(&uses, "2", LATER + 60), Ok(()));
+}
+
+#[test]
 fn a_directory_in_place_of_the_file_is_set_aside() {
     let directory = Directory::new();
     fs::create_dir(directory.path()).unwrap();
