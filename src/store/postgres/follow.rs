@@ -36,7 +36,7 @@ use crate::store::postgres::position::Position;
 use crate::store::postgres::resync::resync_revoked;
 use crate::store::postgres::revocations::{self, Unpolled};
 use crate::store::postgres::rotation::{KeyRotator, Means, Serving};
-use crate::store::postgres::rows::{self, Entry, Faulty};
+use crate::store::postgres::rows::{self, Entry, Faulty, OpenedKeys};
 use crate::store::postgres::seal::MasterKeys;
 use crate::store::postgres::secret_uses::SecretUseRows;
 use crate::store::postgres::snapshot_file::{Item, LONGEST_WAIT, SnapshotFile, Source};
@@ -314,9 +314,9 @@ impl Follower {
     /// Reads all signing keys.
     fn read_keys(&mut self) -> Result<Keys, Failure> {
         let sealed = rows::sealed_keys(&mut self.database)?;
-        let (keys, faults) = rows::open_keys(self.database.name(), &self.master_keys, &sealed);
-        let (sealed, faulty) = rows::divide(sealed.sealed, &keys);
-        let kept: Vec<_> = faulty.into_iter().map(|(id, _)| id).collect();
+        let OpenedKeys { keys, sealed, faulty, faults } =
+            rows::open_keys(self.database.name(), &self.master_keys, sealed);
+        let kept: Vec<_> = faulty.into_iter().map(|key| key.id).collect();
         self.snapshot_file.add_keys(sealed, &kept);
         let fault = faults.first().map(ToString::to_string);
         if let Some(fault) = &fault

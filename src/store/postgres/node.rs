@@ -232,7 +232,7 @@ impl Node {
             break first?;
         };
         self.keys = keys.into_iter().map(|(_, key)| key).collect();
-        snapshot_file.add_keys(rows::sealed_keys(database)?.sealed, &[]);
+        snapshot_file.add_keys(rows::sealed_keys(database)?, &[]);
         if let (true, [key]) = (is_made, &self.keys[..]) {
             let (key_id, store) = (key.key_id(), database.name().display());
             info!(%key_id, %store, bits, "made the first signing key");

@@ -20,7 +20,7 @@ use crate::random::Random;
 use crate::state::key_rotation::KeyRotation;
 use crate::store::postgres::database::{Database, Parameter, REQUEST_LIMIT, Type};
 use crate::store::postgres::failure::{Failure, FailureKind, clean};
-use crate::store::postgres::keys::{self, PUBLISHERS};
+use crate::store::postgres::keys::{self, PUBLISHERS, SealedKey};
 use crate::store::postgres::row::Row;
 use crate::store::postgres::rows;
 use crate::store::postgres::seal::MasterKeys;
@@ -303,7 +303,7 @@ impl KeyRotator {
         let Means { database, master_keys, serving, health, .. } = means;
         let store = database.name().to_owned();
         let found = rows::sealed_keys(database)?;
-        let known: Vec<&str> = found.sealed.iter().map(|(id, _)| id.as_str()).collect();
+        let known: Vec<&str> = found.iter().map(|row| &*row.id).collect();
         if known.len() != serving.keys.len()
             || !serving.keys.iter().all(|key| known.contains(&&*key.id))
         {
@@ -311,21 +311,20 @@ impl KeyRotator {
             return Ok(());
         }
         // Servers may lack a master key that has sealed nothing yet.
-        if !found.sealed.iter().all(|(_, sealed)| master_keys.is_of_first(sealed)) {
+        if !found.iter().all(|row| master_keys.is_of_first(&row.document)) {
             let problem = "the keys in it are sealed with another master key than the first one of \
                            this server: put that key first in store.master_key_file, or run \
                            `grantd store rekey` when every server has the new one";
             return Err(Fault::new(&store, problem).into());
         }
         let (key, document) = change::new_document(&store, serving.bits, times)?;
-        let sealed = keys::seal(&store, master_keys, &self.random, key.key_id(), &document)?;
-        let (id, row_times) = (key.key_id(), keys::times_of(&key));
-        let mut parameters = keys::row_of(&id, &sealed, &row_times).to_vec();
+        let row = SealedKey::seal(&store, master_keys, &self.random, &key, &document, &[])?;
+        let mut parameters = row.parameters().to_vec();
         parameters.push((&known, Type::TEXT_ARRAY));
         parameters.extend([(&self.node as _, Type::TEXT), (&term as _, Type::INT8)]);
         if write(database, ADD, &parameters)? {
             let signs_from = times.signs_from.0;
-            info!(kid = id, signs_from, "made the next signing key");
+            info!(kid = row.id, signs_from, "made the next signing key");
         } else {
             info!("no next signing key was made: the keys have changed, or another server leads");
         }
@@ -344,17 +343,14 @@ impl KeyRotator {
         let Means { database, master_keys, .. } = means;
         let store = database.name().to_owned();
         let found = rows::sealed_keys(database)?;
-        let Some((_, sealed)) = found.sealed.iter().find(|(id, _)| id == key_id) else {
-            return Ok(false);
-        };
-        let text = keys::document(&store, master_keys, key_id, sealed)?;
+        let Some(row) = found.iter().find(|row| row.id == key_id) else { return Ok(false) };
+        let text = row.document(&store, master_keys)?;
         let published_at = key_file::parse(&store, &text)?.times().published_at;
         let times = KeyTimes { published_at, signs_from: to };
         let (key, document) = key_file::with_times(&store, &text, times)?;
-        let before = (key_id, &**sealed);
-        let sealed = keys::seal_again(&store, master_keys, &self.random, before, &document)?;
-        let row_times = keys::times_of(&key);
-        let mut parameters = keys::row_of(&key_id, &sealed, &row_times).to_vec();
+        let before = &row.document;
+        let row = SealedKey::seal(&store, master_keys, &self.random, &key, &document, before)?;
+        let mut parameters = row.parameters().to_vec();
         parameters.extend([(&self.node as _, Type::TEXT), (&term as _, Type::INT8)]);
         Ok(write(database, POSTPONE, &parameters)?)
     }

@@ -27,7 +27,7 @@ use crate::clock::{Clock, join_within};
 use crate::fault::Fault;
 use crate::random::Random;
 use crate::signing::worker::lower_priority;
-use crate::store::postgres::rows::SealedKey;
+use crate::store::postgres::keys::SealedKey;
 use crate::store::postgres::seal::MasterKeys;
 pub use crate::store::postgres::snapshot_file::items::{Item, Source};
 pub use crate::store::postgres::snapshot_file::load::{Loaded, load, timelines};
@@ -118,15 +118,15 @@ impl SnapshotFile {
     }
 
     /// Adds all signing keys: `keys`, and of those of the last call the ones with these ids.
-    pub fn add_keys(&mut self, mut keys: Vec<SealedKey>, kept: &[String]) {
-        keys.extend(take(&mut self.keys).into_iter().filter(|(id, _)| kept.contains(id)));
-        self.add(&Item::Keys(keys.iter().map(|(id, sealed)| (&**id, &**sealed)).collect()));
+    pub(super) fn add_keys(&mut self, mut keys: Vec<SealedKey>, kept: &[String]) {
+        keys.extend(take(&mut self.keys).into_iter().filter(|key| kept.contains(&key.id)));
+        self.add(&Item::Keys(keys.iter().map(|key| (&*key.id, &*key.document)).collect()));
         self.keys = keys;
     }
 
     /// The ids of the signing keys that were added last.
     pub(super) fn key_ids(&self) -> Vec<String> {
-        self.keys.iter().map(|(id, _)| id.clone()).collect()
+        self.keys.iter().map(|key| key.id.clone()).collect()
     }
 
     /// Adds the sealed decoy key, to each base that follows, too.

@@ -22,11 +22,12 @@ use crate::registry::clients::Registry;
 use crate::state::revocations::ledger::Shared;
 use crate::store::postgres::database::{Database, REQUEST_LIMIT, Type};
 use crate::store::postgres::failure::{Failure, FailureKind, clean};
+use crate::store::postgres::keys::SealedKey;
 use crate::store::postgres::lifetimes;
 use crate::store::postgres::lost::Recalled;
 use crate::store::postgres::position::Position;
 use crate::store::postgres::resync::resync_revoked;
-use crate::store::postgres::rows::{self, Faulty, SealedKey, SealedKeys};
+use crate::store::postgres::rows::{self, Faulty, OpenedKeys};
 use crate::store::postgres::schema;
 use crate::store::postgres::seal::{DECOY_KEY, MasterKeys, Purpose};
 use crate::store::postgres::snapshot_file::{self, Item, Loaded, SnapshotFile, Source};
@@ -212,13 +213,14 @@ impl Start<'_> {
     ) -> Result<Keys, Unread> {
         let Self { database, master_keys, snapshot_file, .. } = self;
         let sealed = rows::sealed_keys(database)?;
-        let (mut keys, faults) = rows::open_keys(database.name(), master_keys, &sealed);
-        let ids = sealed.sealed.iter().map(|(id, _)| id.clone()).collect();
-        let (mut sealed, mut faulty) = rows::divide(sealed.sealed, &keys);
+        let ids = sealed.iter().map(|key| key.id.clone()).collect();
+        let OpenedKeys { mut keys, mut sealed, mut faulty, faults } =
+            rows::open_keys(database.name(), master_keys, sealed);
         if let Some(path) = path.filter(|_| !faulty.is_empty()) {
-            let (kept, previous) = previous_versions(path, source, master_keys, &faulty);
-            faulty.retain(|(id, _)| !kept.iter().any(|(kept, _)| kept == id));
-            for (id, _) in &kept {
+            let OpenedKeys { keys: previous, sealed: kept, .. } =
+                previous_versions(path, source, master_keys, &faulty);
+            faulty.retain(|key| !kept.iter().any(|kept| kept.id == key.id));
+            for SealedKey { id, .. } in &kept {
                 warn!(kid = clean(id), "the previous version of this signing key stays in force");
             }
             keys.extend(previous);
@@ -228,9 +230,8 @@ impl Start<'_> {
         // it runs, if a master key is missing here. A row that no server has written, or that was
         // damaged, must not keep all servers from starting.
         let own = master_keys.ids();
-        let is_missing = |(_, sealed): &SealedKey| {
-            MasterKeys::id_in(sealed).is_some_and(|id| !own.contains(&id))
-        };
+        let is_missing =
+            |key: &SealedKey| MasterKeys::id_in(&key.document).is_some_and(|id| !own.contains(&id));
         let can_sign = keys.iter().any(|key| key.times().signs_from <= now);
         if !faults.is_empty() && (!can_sign || faulty.iter().any(is_missing)) {
             return Err(Unread::Unusable(faults));
@@ -297,13 +298,13 @@ fn recall(
     })
 }
 
-/// Returns the versions of the keys `faulty` in the snapshot in `path`, sealed and opened.
+/// Opens the versions of the keys `faulty` in the snapshot in `path`.
 fn previous_versions(
     path: &Path,
     source: &Source,
     master_keys: &Arc<MasterKeys>,
     faulty: &[SealedKey],
-) -> (Vec<SealedKey>, Vec<SigningKey>) {
+) -> OpenedKeys {
     if path.symlink_metadata().is_err_and(|error| error.kind() == ErrorKind::NotFound) {
         return <_>::default();
     }
@@ -311,11 +312,8 @@ fn previous_versions(
         warn!(error = %fault, "the last snapshot cannot be read: previous versions of signing keys are not found in it");
         Vec::new()
     });
-    sealed.retain(|(id, _)| faulty.iter().any(|(faulty, _)| faulty == id));
-    let sealed = SealedKeys::of_snapshot(sealed);
-    let (keys, _) = rows::open_keys(path, master_keys, &sealed);
-    let (sealed, _) = rows::divide(sealed.sealed, &keys);
-    (sealed, keys)
+    sealed.retain(|key| faulty.iter().any(|faulty| faulty.id == key.id));
+    rows::open_keys(path, master_keys, sealed)
 }
 
 /// A snapshot whose keys are opened.
@@ -333,9 +331,9 @@ fn open_snapshot(
 ) -> Result<Opened, Vec<Fault>> {
     let mut loaded = snapshot_file::load(path, source, master_keys, &shared.revoked)?;
     let decoy_key = open_decoy_key(path, master_keys, &loaded.decoy_key)?;
-    let sealed = SealedKeys::of_snapshot(take(&mut loaded.keys));
-    let (keys, faults) = rows::open_keys(path, master_keys, &sealed);
-    loaded.keys = sealed.sealed;
+    let opened = rows::open_keys(path, master_keys, take(&mut loaded.keys));
+    let OpenedKeys { keys, sealed, faults, .. } = opened;
+    loaded.keys = sealed;
     if !faults.is_empty() {
         return Err(faults);
     }

@@ -11,8 +11,9 @@ use crate::fault::Fault;
 use crate::fs::whole_file::open_regular;
 use crate::registry::clients::{Registry, Update};
 use crate::state::revocations::revoked::Revoked;
+use crate::store::postgres::keys::SealedKey;
 use crate::store::postgres::lost::Recalled;
-use crate::store::postgres::rows::{self, Collected, Faulty, SealedKey};
+use crate::store::postgres::rows::{self, Collected, Faulty};
 use crate::store::postgres::seal::MasterKeys;
 use crate::store::postgres::snapshot_file::items::{Item, Source, items};
 use crate::store::postgres::snapshot_file::records::{Place, Records};
@@ -133,7 +134,7 @@ pub(in crate::store::postgres) fn recall(
             }
         }
     }
-    recalled.keys = known.keys.into_iter().map(|(id, _)| id).collect();
+    recalled.keys = known.keys.into_iter().map(|key| key.id).collect();
     Ok(Some(recalled))
 }
 
@@ -204,7 +205,12 @@ impl Known {
 }
 
 fn owned(keys: Vec<(&str, &[u8])>) -> Vec<SealedKey> {
-    keys.into_iter().map(|(id, document)| (id.to_owned(), document.to_owned())).collect()
+    let owned = |(id, document): (&str, &[u8])| SealedKey {
+        id: id.to_owned(),
+        document: document.to_owned(),
+        times: [None; 2],
+    };
+    keys.into_iter().map(owned).collect()
 }
 
 /// A snapshot that is being read.

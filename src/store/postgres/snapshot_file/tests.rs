@@ -78,7 +78,7 @@ fn find(path: &Path, keys: &Arc<MasterKeys>) -> Result<Found, String> {
     let clients = loaded.clients.iter();
     Ok(Found {
         clients: clients.map(|one| (one.id.to_string(), one.token_lifetime)).collect(),
-        keys: loaded.keys.into_iter().map(|(id, _)| id).collect(),
+        keys: loaded.keys.into_iter().map(|key| key.id).collect(),
         revoked: revoked.len(),
         cut_off: revoked.cut_off([9; 8]).0,
         seen: loaded.seen.0,
