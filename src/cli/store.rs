@@ -82,16 +82,16 @@ fn show(store: StoreArgs) -> Result<(), CliError> {
     let (settings, mut database) = store.connect()?;
     schema::require(&mut database)?;
     print(status::read(&mut database)?)?;
-    let faults = status::unopened(&mut database, &MasterKeys::load(&settings)?)?;
+    let master_keys = MasterKeys::load(&settings, &Random::system())?;
+    let faults = status::unopened(&mut database, &master_keys)?;
     if faults.is_empty() { Ok(()) } else { Err(faults.into()) }
 }
 
 fn rekey(store: StoreArgs) -> Result<(), CliError> {
     let (settings, mut database) = store.connect()?;
-    let master_keys = MasterKeys::load(&settings)?;
+    let master_keys = MasterKeys::load(&settings, &Random::system())?;
     schema::require(&mut database)?;
-    let Rekeyed { sealed_anew, unchanged } =
-        rekey::rekey(&mut database, &master_keys, &Random::system())?;
+    let Rekeyed { sealed_anew, unchanged } = rekey::rekey(&mut database, &master_keys)?;
     print(json!({
         "store": database.name(), "master_key": master_keys.ids().first(),
         "sealed_anew": sealed_anew, "unchanged": unchanged,

@@ -148,7 +148,7 @@ fn of_store(config: &Config, clock: &Clock, random: &Random) -> Result<Sources, 
         let mut node = opened.map_err(StartError::Files)?;
         let issuer = judged(config, &node.clients)?;
         if node.keys.is_empty() {
-            let made = node.make_first_key(random, FIRST_KEY_BITS, clock.now());
+            let made = node.make_first_key(FIRST_KEY_BITS, clock.now());
             made.map_err(StartError::Files)?;
         }
         Ok((node, issuer))

@@ -11,6 +11,7 @@ use crate::cli::store::arguments::{FilesArg, StoreArgs};
 use crate::clock::Clock;
 use crate::fault::Fault;
 use crate::fs::whole_file;
+use crate::random::Random;
 use crate::registry::client_file::{self, edit};
 use crate::snapshot::lifetimes::Recorded;
 use crate::state::revocations::{Revocations, text_of};
@@ -30,7 +31,7 @@ pub(super) fn export(
     require_new(registry, directory, revocations.as_deref())?;
     let clock = Clock::system();
     let (settings, mut database) = store.connect()?;
-    let master_keys = MasterKeys::load(&settings)?;
+    let master_keys = MasterKeys::load(&settings, &Random::system())?;
     schema::require(&mut database)?;
     let Contents { clients, keys } = transfer::export(&mut database, &master_keys)?;
     let entries: Vec<_> = clients.iter().map(|(_, entry)| entry.as_str()).collect();

@@ -11,7 +11,6 @@ use crate::keys::key_file;
 use crate::keys::key_store::KeyStore;
 use crate::keys::rotation::Publisher;
 use crate::keys::signing_key::SigningKey;
-use crate::random::Random;
 use crate::store::postgres::database::{Parameter, Row, Transaction, Type};
 use crate::store::postgres::failure::{Failure, clean, literal};
 use crate::store::postgres::revocations::{seconds, time};
@@ -22,18 +21,13 @@ pub struct KeyRows<'t, 'd> {
     transaction: &'t mut Transaction<'d>,
     store: PathBuf,
     master_keys: &'t MasterKeys,
-    random: &'t Random,
 }
 
 impl<'t, 'd> KeyRows<'t, 'd> {
     /// Names the keys. Reads and changes nothing.
-    pub fn new(
-        transaction: &'t mut Transaction<'d>,
-        master_keys: &'t MasterKeys,
-        random: &'t Random,
-    ) -> Self {
+    pub fn new(transaction: &'t mut Transaction<'d>, master_keys: &'t MasterKeys) -> Self {
         let store = transaction.store().to_owned();
-        Self { transaction, store, master_keys, random }
+        Self { transaction, store, master_keys }
     }
 
     fn row(&mut self, name: &Path) -> Result<Option<SealedKey>, Failure> {
@@ -99,7 +93,7 @@ impl KeyStore for KeyRows<'_, '_> {
             let problem = format!("holds the key {key_id} already, and it was retired");
             return Err(Fault::new(&self.store, problem));
         }
-        let row = SealedKey::seal(&self.store, self.master_keys, self.random, key, document, &[])?;
+        let row = SealedKey::seal(&self.store, self.master_keys, key, document, &[])?;
         self.transaction.query(ADD, &row.parameters())?;
         Ok(())
     }
@@ -114,8 +108,7 @@ impl KeyStore for KeyRows<'_, '_> {
 
     fn replace(&mut self, _: &Path, key: &SigningKey, document: &str) -> Result<(), Fault> {
         let before = self.row(Path::new(key.key_id()))?.unwrap_or_default().document;
-        let (store, master_keys) = (&self.store, self.master_keys);
-        let row = SealedKey::seal(store, master_keys, self.random, key, document, &before)?;
+        let row = SealedKey::seal(&self.store, self.master_keys, key, document, &before)?;
         self.transaction.query(REPLACE, &row.parameters())?;
         Ok(())
     }
@@ -158,13 +151,12 @@ impl SealedKey {
     pub(super) fn seal(
         store: &Path,
         master_keys: &MasterKeys,
-        random: &Random,
         key: &SigningKey,
         document: &str,
         before: &[u8],
     ) -> Result<Self, Fault> {
         let (id, text) = (key.key_id().to_owned(), document.as_bytes());
-        let sealed = master_keys.seal_again(random, Purpose::SigningKey, &id, text, before);
+        let sealed = master_keys.seal_again(Purpose::SigningKey, &id, text, before);
         let problem = "the operating system has no random bytes to seal a key";
         let document = sealed.map_err(|_| Fault::new(store, problem))?;
         Ok(Self { id, document, times: times_of(key) })

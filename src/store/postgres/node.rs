@@ -89,7 +89,7 @@ impl Node {
         if let Some((setting, problem)) = settings.contradiction() {
             return Err(vec![Fault::new(Path::new(setting), problem)]);
         }
-        let master_keys = Arc::new(MasterKeys::load(settings)?);
+        let master_keys = Arc::new(MasterKeys::load(settings, random)?);
         let path = snapshot_file::path(&startup.state);
         let timelines = Arc::new(if settings.cache {
             let seen = snapshot_file::timelines(&path, &master_keys).unwrap_or_else(|fault| {
@@ -107,14 +107,13 @@ impl Node {
         let (begin, begin_time) = (clock.instant(), clock.now());
         let source = settings.url.as_ref().map(Source::of).unwrap_or_default();
         let mut snapshot_file = if settings.cache {
-            SnapshotFile::start(&path, Arc::clone(&master_keys), random, clock)?
+            SnapshotFile::start(&path, Arc::clone(&master_keys), clock)?
         } else {
             SnapshotFile::off()
         };
         let mut start = Start {
             database: &mut database,
             master_keys: &master_keys,
-            random,
             clock,
             snapshot_file: &mut snapshot_file,
             source: &source,
@@ -207,19 +206,14 @@ impl Node {
     /// # Errors
     ///
     /// All [`Fault`]s.
-    pub fn make_first_key(
-        &mut self,
-        random: &Random,
-        bits: u16,
-        now: UnixTime,
-    ) -> Result<(), Vec<Fault>> {
+    pub fn make_first_key(&mut self, bits: u16, now: UnixTime) -> Result<(), Vec<Fault>> {
         let Follower { database, master_keys, snapshot_file, clock, .. } = &mut self.follower;
         let begin = clock.instant();
         let First { keys, is_made } = loop {
             // Another server may hold the lock for longer than a time limit of the role.
             let mut has_timed_out = false;
             let first = database.transaction(BULK_LIMIT, |transaction| {
-                let mut rows = KeyRows::new(transaction, master_keys, random);
+                let mut rows = KeyRows::new(transaction, master_keys);
                 let first = change::first(&mut rows, bits, now);
                 has_timed_out = transaction.has_timed_out();
                 first

@@ -44,7 +44,6 @@ pub struct Serving {
 pub(super) struct KeyRotator {
     /// The name of this server in the store, which no other process has.
     node: String,
-    random: Random,
     /// The keys that this server publishes, each with the time since which it does; `None` if since
     /// it began to serve.
     published: BTreeMap<String, Option<Instant>>,
@@ -99,7 +98,6 @@ impl KeyRotator {
     pub(super) fn new(random: &Random, now: Instant) -> Self {
         Self {
             node: node_name(random),
-            random: random.clone(),
             published: BTreeMap::new(),
             is_changed: true,
             due: now,
@@ -318,7 +316,7 @@ impl KeyRotator {
             return Err(Fault::new(&store, problem).into());
         }
         let (key, document) = change::new_document(&store, serving.bits, times)?;
-        let row = SealedKey::seal(&store, master_keys, &self.random, &key, &document, &[])?;
+        let row = SealedKey::seal(&store, master_keys, &key, &document, &[])?;
         let mut parameters = row.parameters().to_vec();
         parameters.push((&known, Type::TEXT_ARRAY));
         parameters.extend([(&self.node as _, Type::TEXT), (&term as _, Type::INT8)]);
@@ -348,8 +346,7 @@ impl KeyRotator {
         let published_at = key_file::parse(&store, &text)?.times().published_at;
         let times = KeyTimes { published_at, signs_from: to };
         let (key, document) = key_file::with_times(&store, &text, times)?;
-        let before = &row.document;
-        let row = SealedKey::seal(&store, master_keys, &self.random, &key, &document, before)?;
+        let row = SealedKey::seal(&store, master_keys, &key, &document, &row.document)?;
         let mut parameters = row.parameters().to_vec();
         parameters.extend([(&self.node as _, Type::TEXT), (&term as _, Type::INT8)]);
         Ok(write(database, POSTPONE, &parameters)?)

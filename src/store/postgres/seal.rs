@@ -22,6 +22,7 @@ use crate::store::postgres::failure::{clean, literal};
 /// The master keys. The first seals, all of them open.
 pub struct MasterKeys {
     keys: Vec<MasterKey>,
+    pub(super) random: Random,
 }
 
 struct MasterKey {
@@ -78,15 +79,15 @@ impl MasterKeys {
     /// # Errors
     ///
     /// A [`Fault`] if there is none, or if the file can be read by every user or has a faulty line.
-    pub fn load(settings: &StoreSettings) -> Result<Self, Fault> {
+    pub fn load(settings: &StoreSettings, random: &Random) -> Result<Self, Fault> {
         let variable = env::var(VARIABLE).map(Zeroizing::new).ok().filter(|key| !key.is_empty());
         match (&settings.master_key_file, variable) {
             (Some(_), Some(_)) => Err(Fault::new(
                 Path::new(VARIABLE),
                 "is set, and so is store.master_key_file: unset one of them",
             )),
-            (Some(file), None) => Self::parse(file, &read(file)?),
-            (None, Some(key)) => Self::parse(Path::new(VARIABLE), &key),
+            (Some(file), None) => Self::parse(file, &read(file)?, random),
+            (None, Some(key)) => Self::parse(Path::new(VARIABLE), &key, random),
             (None, None) => Err(Fault::new(
                 Path::new("store.master_key_file"),
                 format!(
@@ -98,7 +99,7 @@ impl MasterKeys {
     }
 
     /// Reads the lines of `text`, which was read from `source`.
-    pub(super) fn parse(source: &Path, text: &str) -> Result<Self, Fault> {
+    pub(super) fn parse(source: &Path, text: &str, random: &Random) -> Result<Self, Fault> {
         let mut keys: Vec<MasterKey> = Vec::new();
         for (number, line) in (1..).zip(text.lines().map(str::trim)) {
             if line.is_empty() || line.starts_with('#') {
@@ -120,7 +121,7 @@ impl MasterKeys {
         if keys.is_empty() {
             return Err(Fault::new(source, format!("holds no key; {HOW_TO_MAKE}")));
         }
-        Ok(Self { keys })
+        Ok(Self { keys, random: random.clone() })
     }
 
     /// The ids of the keys, the first of which seals.
@@ -133,14 +134,8 @@ impl MasterKeys {
     /// # Errors
     ///
     /// [`NoEntropy`] if the operating system has no random bytes.
-    pub fn seal(
-        &self,
-        random: &Random,
-        purpose: Purpose,
-        name: &str,
-        plain: &[u8],
-    ) -> Result<Vec<u8>, NoEntropy> {
-        self.seal_again(random, purpose, name, plain, &[])
+    pub fn seal(&self, purpose: Purpose, name: &str, plain: &[u8]) -> Result<Vec<u8>, NoEntropy> {
+        self.seal_again(purpose, name, plain, &[])
     }
 
     /// Seals `plain` with the key with which `before` was sealed, which every server has; with the first
@@ -151,7 +146,6 @@ impl MasterKeys {
     /// [`NoEntropy`] if the operating system has no random bytes.
     pub fn seal_again(
         &self,
-        random: &Random,
         purpose: Purpose,
         name: &str,
         plain: &[u8],
@@ -160,7 +154,7 @@ impl MasterKeys {
         let former = parts(before).and_then(|(id, ..)| self.keys.iter().find(|key| key.id == id));
         let MasterKey { id, key } = former.or_else(|| self.keys.first()).ok_or(NoEntropy)?;
         let mut nonce = [0; NONCE_LEN];
-        random.fill(&mut nonce)?;
+        self.random.fill(&mut nonce)?;
         // Room for the whole, so that no copy of the plain text is left behind.
         let mut text = Vec::with_capacity(plain.len() + AES_256_GCM.tag_len());
         text.extend_from_slice(plain);
@@ -285,7 +279,8 @@ mod tests {
     const TWO: &str = "/wECAwQFBgcICQoLDA0ODxAREhMUFRYXGBkaGxwdHh8=";
 
     fn keys(lines: &[&str]) -> MasterKeys {
-        MasterKeys::parse(Path::new("master.key"), &lines.join("\n")).unwrap()
+        let random = Random::counting(1);
+        MasterKeys::parse(Path::new("master.key"), &lines.join("\n"), &random).unwrap()
     }
 
     fn open(
@@ -300,15 +295,13 @@ mod tests {
 
     #[test]
     fn the_first_key_seals_and_all_open() {
-        let random = Random::counting(1);
         let (old, both) = (keys(&[ONE]), keys(&["# new", TWO, "", ONE]));
-        let sealed = old.seal(&random, Purpose::SigningKey, "kid", b"secret").unwrap();
+        let sealed = old.seal(Purpose::SigningKey, "kid", b"secret").unwrap();
         assert!(!sealed.windows(6).any(|bytes| bytes == b"secret"));
         assert_eq!(open(&both, Purpose::SigningKey, "kid", &sealed).as_deref(), Ok(&b"secret"[..]));
         assert!(old.is_of_first(&sealed) && !both.is_of_first(&sealed));
-        let again = both.seal(&random, Purpose::SigningKey, "kid", b"secret").unwrap();
-        let as_before =
-            both.seal_again(&random, Purpose::SigningKey, "kid", b"x", &sealed).unwrap();
+        let again = both.seal(Purpose::SigningKey, "kid", b"secret").unwrap();
+        let as_before = both.seal_again(Purpose::SigningKey, "kid", b"x", &sealed).unwrap();
         assert_eq!(MasterKeys::id_in(&as_before), MasterKeys::id_in(&sealed));
         assert!(both.is_of_first(&again));
         let refused = open(&old, Purpose::SigningKey, "kid", &again).unwrap_err();
@@ -319,7 +312,7 @@ mod tests {
     #[test]
     fn a_changed_or_moved_value_does_not_open() {
         let keys = keys(&[ONE]);
-        let sealed = keys.seal(&Random::counting(1), Purpose::Secret, "a", b"x").unwrap();
+        let sealed = keys.seal(Purpose::Secret, "a", b"x").unwrap();
         assert!(open(&keys, Purpose::Secret, "b", &sealed).is_err());
         assert!(open(&keys, Purpose::Snapshot, "a", &sealed).is_err());
         for at in 0..sealed.len() {
@@ -340,7 +333,8 @@ mod tests {
             (short, "master.key:1: must be 32 bytes"),
             (&format!("{ONE}\n{ONE}"), "master.key:2: holds a key for the second time"),
         ] {
-            let said = MasterKeys::parse(Path::new("master.key"), text).unwrap_err().to_string();
+            let parsed = MasterKeys::parse(Path::new("master.key"), text, &Random::counting(1));
+            let said = parsed.unwrap_err().to_string();
             assert!(said.contains(says) && !said.contains("hunter2"), "{said}");
         }
     }

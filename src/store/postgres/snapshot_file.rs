@@ -25,14 +25,13 @@ use std::time::Duration;
 
 use crate::clock::{Clock, join_within};
 use crate::fault::Fault;
-use crate::random::Random;
 use crate::signing::worker::lower_priority;
 use crate::store::postgres::keys::SealedKey;
 use crate::store::postgres::seal::MasterKeys;
 pub use crate::store::postgres::snapshot_file::items::{Item, Source};
 pub use crate::store::postgres::snapshot_file::load::{Loaded, load, timelines};
 pub(super) use crate::store::postgres::snapshot_file::load::{keys, recall};
-use crate::store::postgres::snapshot_file::log::{RECORD_BYTES, Sealing};
+use crate::store::postgres::snapshot_file::log::RECORD_BYTES;
 use crate::store::postgres::snapshot_file::queue::{Message, Queue};
 use crate::store::postgres::snapshot_file::writer::Writer;
 use crate::time::UnixTime;
@@ -65,15 +64,9 @@ impl SnapshotFile {
     /// # Errors
     ///
     /// A [`Fault`] if it cannot be started.
-    pub fn start(
-        path: &Path,
-        keys: Arc<MasterKeys>,
-        random: &Random,
-        clock: &Clock,
-    ) -> Result<Self, Fault> {
+    pub fn start(path: &Path, keys: Arc<MasterKeys>, clock: &Clock) -> Result<Self, Fault> {
         let queue = Arc::new(Queue::new(LONGEST_WAIT));
-        let sealing = Sealing { keys, random: random.clone() };
-        let writer = Writer::new(path.to_owned(), sealing, clock.clone(), Arc::clone(&queue));
+        let writer = Writer::new(path.to_owned(), keys, clock.clone(), Arc::clone(&queue));
         let builder = thread::Builder::new().name("snapshot".to_owned());
         let thread = builder.spawn(move || {
             lower_priority();

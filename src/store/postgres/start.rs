@@ -98,7 +98,6 @@ impl From<Unread> for Vec<Fault> {
 pub(super) struct Start<'s> {
     pub(super) database: &'s mut Database,
     pub(super) master_keys: &'s Arc<MasterKeys>,
-    pub(super) random: &'s Random,
     pub(super) clock: &'s Clock,
     pub(super) snapshot_file: &'s mut SnapshotFile,
     /// The store as its URL describes it.
@@ -165,11 +164,11 @@ impl Start<'_> {
 
     /// Reads the store, and compares it with the snapshot in `path`.
     fn read(&mut self, path: Option<&Path>) -> Result<Known, Unread> {
-        let Self { database, master_keys, random, clock, snapshot_file, source } = self;
+        let Self { database, master_keys, clock, snapshot_file, source } = self;
         schema::require(database)?;
         let now = clock.now();
         let position = Position::begin(database)?;
-        let sealed_decoy_key = sealed_decoy_key(database, master_keys, random)?;
+        let sealed_decoy_key = sealed_decoy_key(database, master_keys)?;
         let decoy_key = open_decoy_key(database.name(), master_keys, &sealed_decoy_key)?;
         let source = position.source(database, source)?;
         let shared = Arc::<Shared>::default();
@@ -345,7 +344,7 @@ fn open_snapshot(
 
 /// Says whether a server could start at `now` while the store is away. Returns a line, and whether
 /// it is a warning. `None` if no snapshot is kept.
-pub fn about_snapshot(startup: &Startup, now: UnixTime) -> Option<(bool, String)> {
+pub fn about_snapshot(startup: &Startup, random: &Random, now: UnixTime) -> Option<(bool, String)> {
     let settings = &startup.store;
     let source = settings.url.as_ref().filter(|_| settings.cache).map(Source::of)?;
     let path = snapshot_file::path(&startup.state);
@@ -354,7 +353,7 @@ pub fn about_snapshot(startup: &Startup, now: UnixTime) -> Option<(bool, String)
         let line = format!("{shown}: there is no snapshot yet; `serve` writes it");
         return Some((false, line));
     }
-    let opened = MasterKeys::load(settings).map_err(Vec::from).and_then(|master_keys| {
+    let opened = MasterKeys::load(settings, random).map_err(Vec::from).and_then(|master_keys| {
         open_snapshot(&path, &source, &Arc::new(master_keys), &Shared::default())
     });
     Some(match opened {
@@ -380,20 +379,15 @@ pub fn about_snapshot(startup: &Startup, now: UnixTime) -> Option<(bool, String)
 
 /// Reads the sealed decoy key. If there is none, generates one; of several servers that do so at the
 /// same time, all use the first one's.
-fn sealed_decoy_key(
-    database: &mut Database,
-    master_keys: &MasterKeys,
-    random: &Random,
-) -> Result<Vec<u8>, Unread> {
+fn sealed_decoy_key(database: &mut Database, master_keys: &MasterKeys) -> Result<Vec<u8>, Unread> {
     let store = database.name().to_owned();
     if let Some(sealed) = read_decoy_key(database)? {
         return Ok(sealed);
     }
     let no_random = |_| Fault::new(&store, "the operating system has no random bytes");
     let mut bytes = Zeroizing::new([0; DecoyKey::BYTES]);
-    random.fill(&mut *bytes).map_err(no_random)?;
-    let sealed =
-        master_keys.seal(random, Purpose::Secret, DECOY_KEY, &*bytes).map_err(no_random)?;
+    master_keys.random.fill(&mut *bytes).map_err(no_random)?;
+    let sealed = master_keys.seal(Purpose::Secret, DECOY_KEY, &*bytes).map_err(no_random)?;
     let parameters = [(&DECOY_KEY as _, Type::TEXT), (&sealed as _, Type::BYTEA)];
     database.query(PUT_SECRET, &parameters, REQUEST_LIMIT)?;
     read_decoy_key(database)?.ok_or_else(|| lost(&store).into())

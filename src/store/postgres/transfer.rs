@@ -6,7 +6,6 @@ use zeroize::Zeroizing;
 
 use crate::fault::Fault;
 use crate::keys::key_file;
-use crate::random::Random;
 use crate::state::revocations::ledger::Shared;
 use crate::store::postgres::client_document;
 use crate::store::postgres::database::{BULK_LIMIT, Database, Transaction};
@@ -44,7 +43,6 @@ pub fn import(
     database: &mut Database,
     contents: &Contents,
     master_keys: &MasterKeys,
-    random: &Random,
 ) -> Result<Imported, Fault> {
     database.transaction(BULK_LIMIT, |transaction| {
         transaction.query(LOCK, &[])?;
@@ -65,7 +63,7 @@ pub fn import(
         for (_, document) in &contents.keys {
             let store = transaction.store().to_owned();
             let key = key_file::parse(&store, document)?;
-            let row = SealedKey::seal(&store, master_keys, random, &key, document, &[])?;
+            let row = SealedKey::seal(&store, master_keys, &key, document, &[])?;
             transaction.query(keys::ADD, &row.parameters())?;
         }
         Ok(Imported::All)

@@ -54,7 +54,7 @@ impl Compaction {
         let end = log.end;
         let source = log.read(&mut first, end)?;
         let source = source.and_then(|plain| Source::decode(&plain)).unwrap_or_default();
-        let draft = Draft::begin(&log.path, &log.sealing, &source);
+        let draft = Draft::begin(&log.path, &log.records.keys, &source);
         let draft = draft.map_err(|error| Fault::cannot("written", &log.path, &error))?;
         Ok(Self {
             draft,

@@ -11,24 +11,15 @@ use zeroize::Zeroizing;
 use crate::fault::Fault;
 use crate::fs::identity::identity;
 use crate::fs::whole_file::{Replacement, open_regular};
-use crate::random::Random;
 use crate::store::postgres::seal::MasterKeys;
 use crate::store::postgres::snapshot_file::items::{Item, Source};
 use crate::store::postgres::snapshot_file::records::{Place, Records};
 use crate::time::UnixTime;
 
-/// The keys and the random bytes that seal the records.
-#[derive(Clone)]
-pub(super) struct Sealing {
-    pub(super) keys: Arc<MasterKeys>,
-    pub(super) random: Random,
-}
-
 /// A new file, which is not in place yet.
 pub(super) struct Draft {
     replacement: Replacement,
     path: PathBuf,
-    sealing: Sealing,
     records: Records,
     end: Place,
     /// Items for the next record.
@@ -39,18 +30,17 @@ pub(super) struct Draft {
 
 impl Draft {
     /// Begins a file that will replace `path`.
-    pub(super) fn begin(path: &Path, sealing: &Sealing, source: &Source) -> io::Result<Self> {
+    pub(super) fn begin(path: &Path, keys: &Arc<MasterKeys>, source: &Source) -> io::Result<Self> {
         // A directory or a link in its place is not replaced.
         match open_regular(path, OpenOptions::new().read(true)) {
             Err(error) if error.kind() != ErrorKind::NotFound => return Err(error),
             _ => {}
         }
         let mut replacement = Replacement::begin(path)?;
-        let records = Records::of_new_file(&sealing.keys, &sealing.random, replacement.file())?;
+        let records = Records::of_new_file(keys, replacement.file())?;
         let mut draft = Self {
             replacement,
             path: path.to_owned(),
-            sealing: sealing.clone(),
             records,
             end: Place::FIRST,
             pending: Vec::new(),
@@ -84,10 +74,10 @@ impl Draft {
     /// Puts the file in place.
     pub(super) fn finish(mut self) -> io::Result<Log> {
         self.write_pending()?;
-        let Self { replacement, path, sealing, records, end, base, .. } = self;
+        let Self { replacement, path, records, end, base, .. } = self;
         let base = base.ok_or(ErrorKind::InvalidData)?;
         let file = replacement.finish()?;
-        Ok(Log { file, path, sealing, records, base, end })
+        Ok(Log { file, path, records, base, end })
     }
 
     fn write_pending(&mut self) -> io::Result<()> {
@@ -99,8 +89,7 @@ impl Draft {
     }
 
     fn record(&mut self, plain: &[u8]) -> io::Result<()> {
-        let Self { records, sealing, replacement, end, .. } = self;
-        records.append(&sealing.random, replacement.file(), end, plain)
+        self.records.append(self.replacement.file(), &mut self.end, plain)
     }
 }
 
@@ -108,8 +97,7 @@ impl Draft {
 pub(super) struct Log {
     file: File,
     pub(super) path: PathBuf,
-    pub(super) sealing: Sealing,
-    records: Records,
+    pub(super) records: Records,
     /// The end of the base.
     pub(super) base: Place,
     pub(super) end: Place,
@@ -143,8 +131,7 @@ impl Log {
     fn try_append(&mut self, parts: &[Vec<u8>]) -> io::Result<()> {
         self.file.seek(SeekFrom::Start(self.end.at))?;
         for plain in parts {
-            let Self { records, sealing, file, end, .. } = &mut *self;
-            records.append(&sealing.random, file, end, plain)?;
+            self.records.append(&mut self.file, &mut self.end, plain)?;
         }
         self.file.sync_data()
     }

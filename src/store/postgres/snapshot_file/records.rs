@@ -14,12 +14,12 @@ use std::sync::Arc;
 use zeroize::Zeroizing;
 
 use crate::fault::Fault;
-use crate::random::{NoEntropy, Random};
+use crate::random::NoEntropy;
 use crate::store::postgres::seal::{MasterKeys, Purpose};
 
 /// Seals and opens the records of one file.
 pub(super) struct Records {
-    keys: Arc<MasterKeys>,
+    pub(super) keys: Arc<MasterKeys>,
     id: [u8; ID_BYTES],
 }
 
@@ -43,13 +43,9 @@ impl Place {
 
 impl Records {
     /// Makes the id of the new, empty `file`, and writes its beginning.
-    pub(super) fn of_new_file(
-        keys: &Arc<MasterKeys>,
-        random: &Random,
-        file: &mut File,
-    ) -> io::Result<Self> {
+    pub(super) fn of_new_file(keys: &Arc<MasterKeys>, file: &mut File) -> io::Result<Self> {
         let mut id = [0; ID_BYTES];
-        random.fill(&mut id).map_err(no_random)?;
+        keys.random.fill(&mut id).map_err(no_random)?;
         file.write_all(&[MAGIC, id].concat())?;
         Ok(Self { keys: Arc::clone(keys), id })
     }
@@ -74,12 +70,11 @@ impl Records {
     /// Writes the record `plain` at `place`, the end of `file`, and moves `place` behind it.
     pub(super) fn append(
         &self,
-        random: &Random,
         file: &mut File,
         place: &mut Place,
         plain: &[u8],
     ) -> io::Result<()> {
-        let sealed = self.keys.seal(random, Purpose::Snapshot, &self.name(place.number), plain);
+        let sealed = self.keys.seal(Purpose::Snapshot, &self.name(place.number), plain);
         let sealed = sealed.map_err(no_random)?;
         let length = u32::try_from(sealed.len()).map_err(io::Error::other)?;
         let record = [&length.to_be_bytes()[..], &(!length).to_be_bytes(), &sealed].concat();

@@ -15,7 +15,6 @@ use crate::state::revocations::revoked::{Revoked, Row};
 use crate::store::postgres::seal::MasterKeys;
 use crate::store::postgres::snapshot_file::items::{Item, Source};
 use crate::store::postgres::snapshot_file::load::load;
-use crate::store::postgres::snapshot_file::log::Sealing;
 use crate::store::postgres::snapshot_file::queue::{Message, Queue};
 use crate::store::postgres::snapshot_file::writer::Writer;
 use crate::store::postgres::timelines::Timeline;
@@ -26,7 +25,7 @@ const TWO: &str = "/wECAwQFBgcICQoLDA0ODxAREhMUFRYXGBkaGxwdHh8=";
 const START: u64 = 1_800_000_000;
 
 fn keys(lines: &str) -> Arc<MasterKeys> {
-    Arc::new(MasterKeys::parse(Path::new("master.key"), lines).unwrap())
+    Arc::new(MasterKeys::parse(Path::new("master.key"), lines, &Random::system()).unwrap())
 }
 
 fn source() -> Source {
@@ -101,9 +100,8 @@ impl Bench {
     fn beside(directory: TempDir) -> Self {
         let (clock, time) = Clock::manual(START);
         let queue = Arc::new(Queue::new(Duration::ZERO));
-        let sealing = Sealing { keys: keys(ONE), random: Random::system() };
         let path = directory.path().join("snapshot");
-        let writer = Writer::new(path, sealing, clock, Arc::clone(&queue));
+        let writer = Writer::new(path, keys(ONE), clock, Arc::clone(&queue));
         Self { directory, writer, queue, time }
     }
 
@@ -438,9 +436,8 @@ fn one_process_writes_and_another_takes_over() {
     first.base();
     let mut second = Bench::beside(TempDir::new_in(first.directory.path()).unwrap());
     let (clock, time) = Clock::manual(START);
-    let sealing = Sealing { keys: keys(ONE), random: Random::system() };
     second.time = time;
-    second.writer = Writer::new(first.path(), sealing, clock, Arc::clone(&second.queue));
+    second.writer = Writer::new(first.path(), keys(ONE), clock, Arc::clone(&second.queue));
     second.base();
     let before = fs::read(first.path()).unwrap();
     second.change();
