@@ -22,7 +22,7 @@ use crate::keys::key_store::StoredKeys;
 use crate::keys::signing_key::SigningKey;
 use crate::oauth::client_secret::FastHash;
 use crate::registry::client_file::{self, KeyPaths, Loaded};
-use crate::registry::clients::{Registry, Update};
+use crate::registry::clients::Registry;
 use crate::server::in_force::{InForce, KeyIds};
 use crate::server::judge::{Bars, judge};
 use crate::server::rotation::FileRotation;
@@ -30,6 +30,7 @@ use crate::server::start_error::StartError;
 use crate::snapshot::changes::Changes;
 use crate::snapshot::files::{self, Files};
 use crate::snapshot::lifetimes::Shortened;
+use crate::snapshot::news::News;
 use crate::snapshot::{Snapshot, retention};
 use crate::telemetry::audit::Event;
 
@@ -53,20 +54,6 @@ pub struct Reloaded {
     pub is_applied: bool,
     /// The faults of the files. The previous version of each of these files stays in force.
     pub faults: Vec<String>,
-}
-
-/// The changes in the registry and in the keys since the snapshot in force.
-#[doc(hidden)]
-#[derive(Debug, Default)]
-pub struct News {
-    /// The changes of clients. The last change of each client counts.
-    pub clients: Vec<Update>,
-    /// All signing keys, in any state; `None` if they are as before.
-    pub keys: Option<Vec<SigningKey>>,
-    /// The ids of keys that stay as they are, although they are not in `keys`.
-    pub kept_keys: Vec<String>,
-    /// Lifetimes that other servers have noted as shortened, by client; empty for all clients.
-    pub lifetimes: Vec<(String, Shortened)>,
 }
 
 /// The newest version without a fault of each file.

@@ -121,7 +121,7 @@ impl Database {
     /// A [`Failure`] if the settings are faulty or the database cannot be reached.
     pub fn connect(settings: &StoreSettings, clock: &Clock) -> Result<Self, Vec<Fault>> {
         let mut database = Self::new(settings, clock)?;
-        database.connected()?;
+        database.connected(None)?;
         Ok(database)
     }
 
@@ -131,7 +131,7 @@ impl Database {
     ///
     /// A [`Failure`] if the database cannot be reached.
     pub fn connect_within(&mut self, limit: Duration) -> Result<(), Failure> {
-        self.connected_within(Some(limit))
+        self.connected(Some(limit))
     }
 
     /// The name of the store: its URL without the password.
@@ -157,13 +157,18 @@ impl Database {
         parameters: &[Parameter<'_>],
         limit: Duration,
     ) -> Result<Vec<Row>, Failure> {
-        self.connected()?;
-        let mut rows = Vec::new();
-        self.run(sql, parameters, limit, SHORT, &mut |row| {
-            rows.push(row);
-            Ok(())
-        })?;
-        Ok(rows)
+        self.connected(None)?;
+        self.rows(sql, parameters, limit)
+    }
+
+    /// Runs one statement as [`Self::query`] does, within [`REQUEST_LIMIT`]. Returns the first value of
+    /// the first row; `None` if there is no row.
+    pub(super) fn value<T: for<'r> FromSql<'r>>(
+        &mut self,
+        sql: &str,
+        parameters: &[Parameter<'_>],
+    ) -> Result<Option<T>, Failure> {
+        first(&self.query(sql, parameters, REQUEST_LIMIT)?)
     }
 
     /// Runs one statement outside a transaction, and passes each row to `each` as it arrives. Each
@@ -180,7 +185,7 @@ impl Database {
         limit: Duration,
         mut each: impl FnMut(Row) -> Result<(), Failure>,
     ) -> Result<(), Failure> {
-        self.connected()?;
+        self.connected(None)?;
         self.run(sql, parameters, limit, LONG, &mut each)
     }
 
@@ -219,7 +224,7 @@ impl Database {
         limit: Duration,
         work: impl FnOnce(&mut Transaction<'_>) -> Result<T, E>,
     ) -> Result<T, E> {
-        self.connected()?;
+        self.connected(None)?;
         self.run_script(begin, limit)?;
         let mut transaction = Transaction { database: self, limit, failed: None };
         let done = work(&mut transaction);
@@ -242,12 +247,8 @@ impl Database {
         }
     }
 
-    /// Makes sure that there is a connection.
-    fn connected(&mut self) -> Result<(), Failure> {
-        self.connected_within(None)
-    }
-
-    fn connected_within(&mut self, limit: Option<Duration>) -> Result<(), Failure> {
+    /// Makes sure that there is a connection, within `limit` if there is one.
+    fn connected(&mut self, limit: Option<Duration>) -> Result<(), Failure> {
         if self.is_alive() {
             return Ok(());
         }
@@ -292,6 +293,21 @@ impl Database {
             Ok(())
         });
         ran.is_ok() && !connection.client.is_closed() && self.target.is_current(connection)
+    }
+
+    /// Runs a statement on the connection that there is, and returns its rows.
+    fn rows(
+        &mut self,
+        sql: &str,
+        parameters: &[Parameter<'_>],
+        limit: Duration,
+    ) -> Result<Vec<Row>, Failure> {
+        let mut rows = Vec::new();
+        self.run(sql, parameters, limit, SHORT, &mut |row| {
+            rows.push(row);
+            Ok(())
+        })?;
+        Ok(rows)
     }
 
     /// Runs a statement on the connection that there is.
@@ -410,12 +426,17 @@ impl Transaction<'_> {
     ///
     /// The [`Failure`]. The transaction will be rolled back.
     pub fn query(&mut self, sql: &str, parameters: &[Parameter<'_>]) -> Result<Vec<Row>, Failure> {
-        let mut rows = Vec::new();
-        let done = self.database.run(sql, parameters, self.limit, SHORT, &mut |row| {
-            rows.push(row);
-            Ok(())
-        });
-        self.note(done).map(|()| rows)
+        let done = self.database.rows(sql, parameters, self.limit);
+        self.note(done)
+    }
+
+    /// Runs one statement, and returns the first value of the first row; `None` if there is no row.
+    pub(super) fn value<T: for<'r> FromSql<'r>>(
+        &mut self,
+        sql: &str,
+        parameters: &[Parameter<'_>],
+    ) -> Result<Option<T>, Failure> {
+        first(&self.query(sql, parameters)?)
     }
 
     /// Runs one statement, and passes each row to `each` as it arrives.
@@ -454,11 +475,15 @@ impl Transaction<'_> {
         self.database.target.about().malformed("a result lacks a row")
     }
 
-    fn note(&mut self, done: Result<(), Failure>) -> Result<(), Failure> {
+    fn note<T>(&mut self, done: Result<T, Failure>) -> Result<T, Failure> {
         done.inspect_err(|failure| {
             self.failed.get_or_insert_with(|| failure.clone());
         })
     }
+}
+
+fn first<T: for<'r> FromSql<'r>>(rows: &[Row]) -> Result<Option<T>, Failure> {
+    rows.first().map(|row| row.get(0)).transpose()
 }
 
 /// The name of the user of the process.

@@ -1,6 +1,6 @@
 //! The lifetimes that were shortened, as rows that all servers share.
 
-use crate::snapshot::lifetimes::{Lifetimes, Shortened};
+use crate::snapshot::lifetimes::Shortened;
 use crate::store::postgres::database::{Database, Parameter, REQUEST_LIMIT, ROW_LIMIT, Type};
 use crate::store::postgres::failure::Failure;
 use crate::store::postgres::revocations::{seconds, time};
@@ -51,29 +51,6 @@ pub fn put(database: &mut Database, rows: &[Row]) -> Result<(), Failure> {
         database.query(PUT, &parameters, REQUEST_LIMIT)?;
     }
     Ok(())
-}
-
-/// The lifetimes in force that this server has written.
-#[derive(Default)]
-pub(super) struct LifetimeRows {
-    written: Lifetimes,
-}
-
-impl LifetimeRows {
-    /// Writes those of `lifetimes` that this server has not written.
-    ///
-    /// # Errors
-    ///
-    /// The [`Failure`] of the statement. It is tried again at the next call.
-    pub(super) fn run(
-        &mut self,
-        database: &mut Database,
-        lifetimes: Lifetimes,
-    ) -> Result<(), Failure> {
-        put(database, &lifetimes.rows_beside(&self.written))?;
-        self.written = lifetimes;
-        Ok(())
-    }
 }
 
 const ALL: &str = "select s.client_id, s.lifetime, s.until from grantd.shortened s";

@@ -18,15 +18,17 @@ use crate::keys::signing_key::SigningKey;
 use crate::oauth::decoy::DecoyKey;
 use crate::random::Random;
 use crate::registry::clients::Registry;
+use crate::snapshot::lifetimes::Lifetimes;
 use crate::state::revocations::Revocations;
 use crate::state::revocations::ledger::Ledger;
 use crate::state::secret_uses::SecretUses;
 use crate::state::store_health::StoreHealth;
 use crate::state::uses::Uses;
+use crate::state::uses::index::Index;
 use crate::store::postgres::database::{BULK_LIMIT, Database};
 use crate::store::postgres::follow::Follower;
 use crate::store::postgres::keys::KeyRows;
-use crate::store::postgres::lifetimes::{self, LifetimeRows};
+use crate::store::postgres::lifetimes;
 use crate::store::postgres::revocations::{RevocationRows, Unpolled};
 use crate::store::postgres::rotation::KeyRotator;
 use crate::store::postgres::rows;
@@ -38,6 +40,7 @@ use crate::store::postgres::timelines::Timelines;
 use crate::store::postgres::upkeep::Upkeep;
 use crate::store::postgres::uses::UseRows;
 use crate::telemetry::audit::Audit;
+use crate::telemetry::once_a_second::OnceASecond;
 use crate::time::UnixTime;
 
 /// The contents of the store at the start of a server, and the means to follow and change it.
@@ -157,13 +160,15 @@ impl Node {
             Ledger::new(rows, Arc::clone(&shared), limits.revocations, clock.clone(), audit);
         let revocations = Revocations::start(ledger, Arc::clone(&shared), &store)?;
         let unrecorded = Arc::default();
-        let rows = UseRows::new(
-            for_uses,
-            limits.replay_entries,
-            clock.clone(),
-            Arc::clone(&health),
-            Arc::clone(&unrecorded),
-        );
+        let rows = UseRows {
+            database: for_uses,
+            index: Index::default(),
+            capacity: limits.replay_entries,
+            clock: clock.clone(),
+            health: Arc::clone(&health),
+            complaints: OnceASecond::default(),
+            unrecorded: Arc::clone(&unrecorded),
+        };
         let uses = Uses::start(rows, unrecorded, &store)?;
         let secret_uses = Arc::<SecretUses>::default();
         let follower = Follower {
@@ -182,7 +187,7 @@ impl Node {
             faulty,
             key_fault,
             secret_use_rows: SecretUseRows::new(begin),
-            lifetime_rows: LifetimeRows::default(),
+            written_lifetimes: Lifetimes::default(),
             upkeep: Upkeep::new(begin),
             rotation: KeyRotator::new(random, begin),
             drop_due: begin,

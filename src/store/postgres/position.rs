@@ -71,8 +71,7 @@ impl Position {
         database: &mut Database,
         known: &Source,
     ) -> Result<Source, Failure> {
-        let rows = database.query(SYSTEM, &[], REQUEST_LIMIT)?;
-        let system = rows.first().map_or(Ok(String::new()), |row| row.get(0))?;
+        let system = database.value(SYSTEM, &[])?.unwrap_or_default();
         let (epoch, since) = (self.epoch.clone(), self.since);
         let timelines = database.timelines();
         Ok(Source { system, epoch, since, timelines, ..known.clone() })

@@ -18,7 +18,7 @@ use crate::keys::life::{KeyTimes, Retention};
 use crate::keys::rotation::{PlannedKey, Publisher, Rotation, Step, earliest_start};
 use crate::random::Random;
 use crate::state::key_rotation::KeyRotation;
-use crate::store::postgres::database::{Database, Parameter, REQUEST_LIMIT, Type};
+use crate::store::postgres::database::{Database, REQUEST_LIMIT, Type};
 use crate::store::postgres::failure::{Failure, FailureKind, clean};
 use crate::store::postgres::keys::{self, PUBLISHERS, SealedKey};
 use crate::store::postgres::row::Row;
@@ -320,7 +320,7 @@ impl KeyRotator {
         let mut parameters = row.parameters().to_vec();
         parameters.push((&known, Type::TEXT_ARRAY));
         parameters.extend([(&self.node as _, Type::TEXT), (&term as _, Type::INT8)]);
-        if write(database, ADD, &parameters)? {
+        if database.value(ADD, &parameters)? == Some(true) {
             let signs_from = times.signs_from.0;
             info!(kid = row.id, signs_from, "made the next signing key");
         } else {
@@ -349,18 +349,8 @@ impl KeyRotator {
         let row = SealedKey::seal(&store, master_keys, &key, &document, &row.document)?;
         let mut parameters = row.parameters().to_vec();
         parameters.extend([(&self.node as _, Type::TEXT), (&term as _, Type::INT8)]);
-        Ok(write(database, POSTPONE, &parameters)?)
+        Ok(database.value(POSTPONE, &parameters)? == Some(true))
     }
-}
-
-/// Runs a statement that writes if the term lasts. Returns whether it did.
-fn write(
-    database: &mut Database,
-    sql: &str,
-    parameters: &[Parameter<'_>],
-) -> Result<bool, Failure> {
-    let rows = database.query(sql, parameters, REQUEST_LIMIT)?;
-    rows.first().map_or(Ok(false), |row| row.get(0))
 }
 
 /// Notes and logs that a key waits for servers.
@@ -395,5 +385,6 @@ const MOST_BETWEEN: u64 = 10;
 const UNFIT: Duration = Duration::from_secs(60);
 const REPORT: &str = "select r.fence, r.now from grantd.report($1, $2, $3, $4, $5, $6) r";
 const LEAVE: &str = "select grantd.leave($1)";
+// Both write if the term lasts, and return whether they did.
 const ADD: &str = "select grantd.add_next_key($1, $2, $3, $4, $5, $6, $7)";
 const POSTPONE: &str = "select grantd.postpone_key($1, $2, $3, $4, $5, $6)";

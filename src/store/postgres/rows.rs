@@ -48,8 +48,7 @@ pub(super) fn registry(
     database: &mut Database,
     raw: &mut dyn FnMut(&str, &str),
 ) -> Result<(Registry, Faulty), Failure> {
-    let estimate = database.query(COUNT, &[], REQUEST_LIMIT)?;
-    let estimate: i64 = estimate.first().map_or(Ok(0), |row| row.get(0))?;
+    let estimate = database.value::<i64>(COUNT, &[])?.unwrap_or(0);
     let estimate = usize::try_from(estimate).unwrap_or(0).min(MOST_EXPECTED);
     let collected = Collected::new(estimate);
     each_client(database, &|entries| collected.add(entries), raw)?;

@@ -90,18 +90,17 @@ pub fn require(database: &mut Database) -> Result<(), Failure> {
 
 /// Reads the version; `None` if there is no schema.
 pub(super) fn read_version(transaction: &mut Transaction<'_>) -> Result<Option<i32>, Failure> {
-    let found = transaction.query("select to_regclass('grantd.migration') is not null", &[])?;
-    if !found.first().map_or(Ok(false), |row| row.get(0))? {
+    let sql = "select to_regclass('grantd.migration') is not null";
+    if !transaction.value(sql, &[])?.unwrap_or(false) {
         return Ok(None);
     }
-    let rows = transaction.query("select coalesce(max(version), 0) from grantd.migration", &[])?;
-    rows.first().map(|row| row.get(0)).transpose()
+    transaction.value("select coalesce(max(version), 0) from grantd.migration", &[])
 }
 
 fn create(transaction: &mut Transaction<'_>) -> Result<(), Failure> {
     // `create schema if not exists` demands the right to create one even if there is one.
-    let found = transaction.query("select to_regnamespace('grantd') is not null", &[])?;
-    if !found.first().map_or(Ok(false), |row| row.get(0))? {
+    let sql = "select to_regnamespace('grantd') is not null";
+    if !transaction.value(sql, &[])?.unwrap_or(false) {
         transaction.run_script("create schema grantd")?;
     }
     transaction.run_script(

@@ -381,7 +381,8 @@ pub fn about_snapshot(startup: &Startup, random: &Random, now: UnixTime) -> Opti
 /// same time, all use the first one's.
 fn sealed_decoy_key(database: &mut Database, master_keys: &MasterKeys) -> Result<Vec<u8>, Unread> {
     let store = database.name().to_owned();
-    if let Some(sealed) = read_decoy_key(database)? {
+    let get = |database: &mut Database| database.value(GET_SECRET, &[(&DECOY_KEY, Type::TEXT)]);
+    if let Some(sealed) = get(database)? {
         return Ok(sealed);
     }
     let no_random = |_| Fault::new(&store, "the operating system has no random bytes");
@@ -390,12 +391,9 @@ fn sealed_decoy_key(database: &mut Database, master_keys: &MasterKeys) -> Result
     let sealed = master_keys.seal(Purpose::Secret, DECOY_KEY, &*bytes).map_err(no_random)?;
     let parameters = [(&DECOY_KEY as _, Type::TEXT), (&sealed as _, Type::BYTEA)];
     database.query(PUT_SECRET, &parameters, REQUEST_LIMIT)?;
-    read_decoy_key(database)?.ok_or_else(|| lost(&store).into())
-}
-
-fn read_decoy_key(database: &mut Database) -> Result<Option<Vec<u8>>, Failure> {
-    let rows = database.query(GET_SECRET, &[(&DECOY_KEY, Type::TEXT)], REQUEST_LIMIT)?;
-    rows.first().map(|row| row.get(0)).transpose()
+    let problem = "has not kept the row that was written to grantd.secret: see its triggers";
+    let lost = || Failure::new(FailureKind::Malformed, &store, problem).into();
+    get(database)?.ok_or_else(lost)
 }
 
 /// Opens the decoy key. `store` is shown in the faults.
@@ -408,11 +406,6 @@ fn open_decoy_key(
     let problem = "holds a decoy key of another length: delete it from grantd.secret";
     let key = key.as_slice().try_into().map_err(|_| Fault::new(store, problem))?;
     Ok(DecoyKey::new(key))
-}
-
-fn lost(store: &Path) -> Failure {
-    let problem = "has not kept the row that was written to grantd.secret: see its triggers";
-    Failure::new(FailureKind::Malformed, store, problem)
 }
 
 /// How long a server that has a snapshot waits for the store at its start.

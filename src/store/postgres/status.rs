@@ -59,11 +59,7 @@ pub fn unopened(database: &mut Database, master_keys: &MasterKeys) -> Result<Vec
 
 /// Returns the value in the first row of a result that has one row.
 fn one<T: for<'r> FromSql<'r>>(transaction: &mut Transaction<'_>, sql: &str) -> Result<T, Failure> {
-    let rows = transaction.query(sql, &[])?;
-    match rows.first() {
-        Some(row) => row.get(0),
-        None => Err(transaction.malformed()),
-    }
+    transaction.value(sql, &[])?.ok_or_else(|| transaction.malformed())
 }
 
 const KEYS: &str = "select count(*) from grantd.signing_key where retired_at is null";

@@ -48,7 +48,10 @@ pub fn import(
         transaction.query(LOCK, &[])?;
         transaction.query(LOCK_KEYS, &[])?;
         let found = read(transaction, master_keys)?;
-        if !found.clients.is_empty() || !found.keys.is_empty() || has_retired(transaction)? {
+        if !found.clients.is_empty()
+            || !found.keys.is_empty()
+            || transaction.value(HAS_KEY, &[])? == Some(true)
+        {
             if is_same(&found, contents) {
                 return Ok(Imported::Nothing);
             }
@@ -129,11 +132,6 @@ fn read(transaction: &mut Transaction<'_>, master_keys: &MasterKeys) -> Result<C
     Ok(Contents { clients, keys: opened })
 }
 
-fn has_retired(transaction: &mut Transaction<'_>) -> Result<bool, Failure> {
-    let rows = transaction.query("select exists (select from grantd.signing_key)", &[])?;
-    rows.first().map_or(Ok(false), |row| row.get(0))
-}
-
 /// Whether both are the same, in any order.
 fn is_same(one: &Contents, other: &Contents) -> bool {
     fn sorted(all: &[(String, impl AsRef<str>)]) -> Vec<(&str, &str)> {
@@ -146,4 +144,6 @@ fn is_same(one: &Contents, other: &Contents) -> bool {
 
 const LOCK: &str = "lock table grantd.client in share row exclusive mode";
 const LOCK_KEYS: &str = "lock table grantd.signing_key in share row exclusive mode";
+/// Whether there is a key, even a retired one.
+const HAS_KEY: &str = "select exists (select from grantd.signing_key)";
 const CLIENTS: &str = "select client_id, entry from grantd.client order by position";

@@ -30,14 +30,16 @@ use crate::time::UnixTime;
 
 /// Records uses as rows.
 pub(super) struct UseRows {
-    database: Database,
-    index: Index,
-    capacity: usize,
-    clock: Clock,
-    health: Arc<StoreHealth>,
-    complaints: OnceASecond,
+    pub(super) database: Database,
+    /// The live uses of this server.
+    pub(super) index: Index,
+    /// The most uses of this server that can be live.
+    pub(super) capacity: usize,
+    pub(super) clock: Clock,
+    pub(super) health: Arc<StoreHealth>,
+    pub(super) complaints: OnceASecond,
     /// Why the last use could not be recorded.
-    unrecorded: Arc<Mutex<Option<String>>>,
+    pub(super) unrecorded: Arc<Mutex<Option<String>>>,
 }
 
 /// The answer of the database to an insert.
@@ -68,19 +70,6 @@ impl Inserted {
 }
 
 impl UseRows {
-    /// At most `capacity` uses of this server can be live. Notes in `unrecorded` why none can be
-    /// recorded.
-    pub(super) fn new(
-        database: Database,
-        capacity: usize,
-        clock: Clock,
-        health: Arc<StoreHealth>,
-        unrecorded: Arc<Mutex<Option<String>>>,
-    ) -> Self {
-        let (index, complaints) = (Index::default(), OnceASecond::default());
-        Self { database, index, capacity, clock, health, complaints, unrecorded }
-    }
-
     fn record(&mut self, waiting: Vec<Wish>) {
         let now = self.clock.now();
         self.index.drop_until(now);

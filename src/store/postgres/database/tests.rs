@@ -46,7 +46,7 @@ fn a_result_without_end_is_an_error() {
         (Most { bytes: 100_000, ..LONG }, "an answer that is too long"),
     ] {
         let mut database = endless();
-        database.connected().unwrap();
+        database.connected(None).unwrap();
         let mut rows = 0;
         let read = database.run("select", &[], REQUEST_LIMIT, most, &mut |_| {
             rows += 1;
