@@ -9,7 +9,7 @@ use serde_json::json;
 
 use crate::cli::error::CliError;
 use crate::cli::output::print;
-use crate::cli::store::arguments::{FilesArg, ImportArgs, StateArg, StoreArgs};
+use crate::cli::store::arguments::{ExportArgs, ImportArgs, StoreArgs};
 use crate::random::Random;
 use crate::store::postgres::failure::Failure;
 use crate::store::postgres::rekey::{self, Rekeyed};
@@ -54,9 +54,7 @@ pub(super) enum StoreCommand {
         #[command(flatten)]
         store: StoreArgs,
         #[command(flatten)]
-        files: FilesArg,
-        #[command(flatten)]
-        state: StateArg,
+        to: ExportArgs,
     },
 }
 
@@ -66,9 +64,7 @@ pub(super) fn run(command: StoreCommand) -> Result<(), CliError> {
         StoreCommand::Status(store) => show(store),
         StoreCommand::Rekey(store) => rekey(store),
         StoreCommand::Import { store, from } => import::import(store, &from),
-        StoreCommand::Export { store, files, state } => {
-            export::export(store, &files, state.state.as_deref())
-        }
+        StoreCommand::Export { store, to } => export::export(store, &to),
     }
 }
 
