@@ -112,7 +112,7 @@ impl Server {
     /// [`StartError`] if the server cannot start.
     pub fn new(config: &Config, clock: Clock, random: Random) -> Result<Self, StartError> {
         let sources = sources::open(config, &clock, &random)?;
-        let Sources { clients, keys, in_force, key_files, admin_token, issuer, .. } = sources;
+        let Sources { clients, keys, mut in_force, key_files, admin_token, issuer, .. } = sources;
         let Sources { lifetimes, retention, loss, audit, revocations, uses, .. } = sources;
         let Sources { decoy_key, secret_uses, store, .. } = sources;
         let limits = &config.startup.limits;
@@ -124,7 +124,8 @@ impl Server {
         if let Some(warning) = about_state_directory(state) {
             warn!("{warning}");
         }
-        let in_force = in_force.without_lifetimes(lifetimes_fault.clone());
+        in_force.lacks_lifetimes = lifetimes_fault.is_some();
+        in_force.degraded[0].clone_from(&lifetimes_fault);
         let keys = KeySet::new(keys, retention);
         let signing_key = keys.signing_key(clock.now().into()).map(|key| &**key.private_key());
         let backends = Backends::new(config.startup.signer, signing_key);

@@ -13,7 +13,7 @@ use crate::registry::clients::Update;
 use crate::server::judge::Bars;
 
 /// The state of the reloader.
-#[derive(Debug)]
+#[derive(Debug, Default)]
 pub(super) struct InForce {
     /// The id of the key that was the signing key at the last look.
     pub(super) signed_last: Option<String>,
@@ -34,23 +34,7 @@ pub(super) struct InForce {
 impl InForce {
     pub(super) fn new(keys: &[(PathBuf, SigningKey)], key_paths: KeyPaths) -> Self {
         let key_ids = keys.iter().map(|(file, key)| (file.clone(), key.key_id().to_owned()));
-        Self {
-            signed_last: None,
-            key_ids: key_ids.collect(),
-            key_paths,
-            barred: BTreeMap::new(),
-            key_fault: None,
-            lacks_lifetimes: false,
-            degraded: [const { None }; 2],
-        }
-    }
-
-    /// Notes that the lifetimes in force could not be written at the start because of `fault`, if
-    /// there is one.
-    pub(super) fn without_lifetimes(mut self, fault: Option<String>) -> Self {
-        self.lacks_lifetimes = fault.is_some();
-        self.degraded[0] = fault;
-        self
+        Self { key_ids: key_ids.collect(), key_paths, ..Self::default() }
     }
 
     /// Returns those of `updates`, and of the clients that were barred before, that may be put in
