@@ -65,29 +65,21 @@ pub struct Node {
     pub follower: Follower,
 }
 
-/// The means with which a server opens the store.
-#[derive(Debug)]
-pub struct Opening<'a> {
-    /// The settings.
-    pub startup: &'a Startup,
-    /// The time.
-    pub clock: &'a Clock,
-    /// The source of random bytes.
-    pub random: &'a Random,
-    /// Gets an event for each cut-off.
-    pub audit: Option<Arc<Audit>>,
-}
-
 impl Node {
-    /// Reads the whole store, or, while that is away, the snapshot of it.
+    /// Reads the whole store, or, while that is away, the snapshot of it. `audit` gets an event for each
+    /// cut-off.
     ///
     /// # Errors
     ///
     /// All [`Fault`]s: the store cannot be reached and no snapshot of it can be used, the store has
     /// another schema, or a signing key cannot be opened. An entry of a client that has a fault is
     /// logged and left out: the other clients must not wait until it is mended.
-    pub fn open(opening: Opening<'_>) -> Result<Self, Vec<Fault>> {
-        let Opening { startup, clock, random, audit } = opening;
+    pub fn open(
+        startup: &Startup,
+        clock: &Clock,
+        random: &Random,
+        audit: Option<Arc<Audit>>,
+    ) -> Result<Self, Vec<Fault>> {
         let (settings, limits) = (&startup.store, &startup.limits);
         if let Some((setting, problem)) = settings.contradiction() {
             return Err(vec![Fault::new(Path::new(setting), problem)]);

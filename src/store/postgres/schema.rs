@@ -119,18 +119,12 @@ fn require_fit_server(transaction: &mut Transaction<'_>) -> Result<(), Failure> 
     let Some(row) = rows.first() else { return Ok(()) };
     let version: i32 = row.get(0)?;
     if version < OLDEST_SERVER {
-        return Err(Failure::new(
-            FailureKind::Refused,
-            transaction.store(),
-            format!("is PostgreSQL {}, and 14 or later is needed", version / 10_000),
-        ));
+        let problem = format!("is PostgreSQL {}, and 14 or later is needed", version / 10_000);
+        return Err(Failure::new(FailureKind::Refused, transaction.store(), problem));
     }
     if row.get::<&str>(1)? != "UTF8" {
-        return Err(Failure::new(
-            FailureKind::Refused,
-            transaction.store(),
-            "does not store text in UTF-8: create the database with ENCODING 'UTF8'",
-        ));
+        let problem = "does not store text in UTF-8: create the database with ENCODING 'UTF8'";
+        return Err(Failure::new(FailureKind::Refused, transaction.store(), problem));
     }
     Ok(())
 }
@@ -140,11 +134,8 @@ fn require_role(transaction: &mut Transaction<'_>, role: &str) -> Result<(), Fai
     if !transaction.query(sql, &[(&role, Type::TEXT)])?.is_empty() {
         return Ok(());
     }
-    Err(Failure::new(
-        FailureKind::Refused,
-        transaction.store(),
-        format!("has no role {role}: create it with CREATE ROLE … LOGIN PASSWORD …"),
-    ))
+    let problem = format!("has no role {role}: create it with CREATE ROLE … LOGIN PASSWORD …");
+    Err(Failure::new(FailureKind::Refused, transaction.store(), problem))
 }
 
 fn newer(transaction: &Transaction<'_>, version: i32) -> Failure {

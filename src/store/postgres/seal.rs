@@ -14,10 +14,10 @@ use ring::digest::{Context, SHA256};
 use zeroize::Zeroizing;
 
 use crate::config::StoreSettings;
-use crate::fault::{Fault, text};
-use crate::fs::whole_file;
+use crate::fault::Fault;
 use crate::random::{NoEntropy, Random};
 use crate::store::postgres::failure::{clean, literal};
+use crate::store::postgres::password::read_private;
 
 /// The master keys. The first seals, all of them open.
 pub struct MasterKeys {
@@ -86,7 +86,11 @@ impl MasterKeys {
                 Path::new(VARIABLE),
                 "is set, and so is store.master_key_file: unset one of them",
             )),
-            (Some(file), None) => Self::parse(file, &read(file)?, random),
+            (Some(file), None) => {
+                let advice = "; if another user may have read it, put a new key on its first line \
+                              and run `grantd store rekey`; ";
+                Self::parse(file, &read_private(file, advice)?, random)
+            }
             (None, Some(key)) => Self::parse(Path::new(VARIABLE), &key, random),
             (None, None) => Err(Fault::new(
                 Path::new("store.master_key_file"),
@@ -226,19 +230,6 @@ impl std::fmt::Debug for MasterKeys {
     }
 }
 
-fn read(file: &Path) -> Result<Zeroizing<String>, Fault> {
-    let metadata = std::fs::metadata(file).map_err(|error| Fault::cannot("read", file, &error))?;
-    if whole_file::is_world_readable(&metadata.permissions()) {
-        let problem = format!(
-            "can be read by everyone on this machine; if another user may have read it, put a new \
-             key on its first line and run `grantd store rekey`; {}",
-            whole_file::HIDE_IT
-        );
-        return Err(Fault::new(file, problem));
-    }
-    text::read(file).map(Zeroizing::new)
-}
-
 fn id_of(key: &[u8]) -> KeyId {
     let mut hash = Context::new(&SHA256);
     hash.update(b"grantd master key\0");
@@ -260,7 +251,7 @@ fn parts(sealed: &[u8]) -> Option<(KeyId, [u8; NONCE_LEN], &[u8])> {
     (*version == FORMAT).then_some((*id, *nonce, text))
 }
 
-fn hex(bytes: &[u8]) -> String {
+pub(super) fn hex(bytes: &[u8]) -> String {
     bytes.iter().map(|byte| format!("{byte:02x}")).collect()
 }
 

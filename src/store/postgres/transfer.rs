@@ -46,7 +46,6 @@ pub fn import(
 ) -> Result<Imported, Fault> {
     database.transaction(BULK_LIMIT, |transaction| {
         transaction.query(LOCK, &[])?;
-        transaction.query(LOCK_KEYS, &[])?;
         let found = read(transaction, master_keys)?;
         if !found.clients.is_empty()
             || !found.keys.is_empty()
@@ -142,8 +141,7 @@ fn is_same(one: &Contents, other: &Contents) -> bool {
     sorted(&one.clients) == sorted(&other.clients) && sorted(&one.keys) == sorted(&other.keys)
 }
 
-const LOCK: &str = "lock table grantd.client in share row exclusive mode";
-const LOCK_KEYS: &str = "lock table grantd.signing_key in share row exclusive mode";
+const LOCK: &str = "lock table grantd.client, grantd.signing_key in share row exclusive mode";
 /// Whether there is a key, even a retired one.
 const HAS_KEY: &str = "select exists (select from grantd.signing_key)";
 const CLIENTS: &str = "select client_id, entry from grantd.client order by position";

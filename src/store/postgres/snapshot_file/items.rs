@@ -167,11 +167,7 @@ impl<'a> Item<'a> {
                 owner: bytes(rest)?.try_into().ok(),
                 expires_at: time(rest)?,
             }),
-            b'o' => {
-                let (client, after) = rest.split_first_chunk()?;
-                *rest = after;
-                Self::CutOff(*client, time(rest)?)
-            }
+            b'o' => Self::CutOff(chunk(rest)?, time(rest)?),
             b'd' => Self::DecoyKey(bytes(rest)?),
             b't' => Self::Seen(time(rest)?),
             b'e' => Self::End,
@@ -218,15 +214,17 @@ fn text<'a>(rest: &mut &'a [u8]) -> Option<&'a str> {
 }
 
 fn number(rest: &mut &[u8]) -> Option<u32> {
-    let (number, after) = rest.split_first_chunk()?;
-    *rest = after;
-    Some(u32::from_be_bytes(*number))
+    chunk(rest).map(u32::from_be_bytes)
 }
 
 fn time(rest: &mut &[u8]) -> Option<UnixTime> {
-    let (time, after) = rest.split_first_chunk()?;
+    chunk(rest).map(u64::from_be_bytes).map(UnixTime)
+}
+
+fn chunk<const N: usize>(rest: &mut &[u8]) -> Option<[u8; N]> {
+    let (chunk, after) = rest.split_first_chunk()?;
     *rest = after;
-    Some(UnixTime(u64::from_be_bytes(*time)))
+    Some(*chunk)
 }
 
 #[cfg(test)]

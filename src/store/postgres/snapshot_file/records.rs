@@ -15,7 +15,7 @@ use zeroize::Zeroizing;
 
 use crate::fault::Fault;
 use crate::random::NoEntropy;
-use crate::store::postgres::seal::{MasterKeys, Purpose};
+use crate::store::postgres::seal::{MasterKeys, Purpose, hex};
 
 /// Seals and opens the records of one file.
 pub(super) struct Records {
@@ -135,8 +135,7 @@ impl Records {
     }
 
     fn name(&self, number: u64) -> String {
-        let id: String = self.id.iter().map(|byte| format!("{byte:02x}")).collect();
-        format!("record {number} of snapshot {id}")
+        format!("record {number} of snapshot {}", hex(&self.id))
     }
 }
 
