@@ -5,6 +5,7 @@
 //! are unnamed and set nothing in the session, so a PgBouncer in transaction mode may stand between.
 
 use std::cell::Cell;
+use std::future::Future;
 use std::panic::{AssertUnwindSafe, catch_unwind};
 use std::path::Path;
 use std::pin::pin;
@@ -20,12 +21,11 @@ pub use tokio_postgres::types::{FromSql, ToSql, Type};
 use crate::clock::Clock;
 use crate::config::StoreSettings;
 use crate::fault::Fault;
-use crate::store::postgres::blocking::{too_slow, wait};
 use crate::store::postgres::dial::{Connection, Target};
-use crate::store::postgres::failure::{Failure, FailureKind, store_name};
+use crate::store::postgres::failure::{Failure, FailureKind};
 pub use crate::store::postgres::row::Row;
+use crate::store::postgres::row::first;
 use crate::store::postgres::timelines::{Timeline, Timelines};
-use crate::store::postgres::tls;
 
 /// One connection to the database, which is made when it is needed, and anew when it was lost.
 pub struct Database {
@@ -57,30 +57,12 @@ impl Database {
     ///
     /// A [`Fault`] if `settings` has no URL or no certificate authorities can be read.
     pub fn new(settings: &StoreSettings, clock: &Clock) -> Result<Self, Fault> {
-        let Some(url) = settings.url.clone() else {
-            return Err(Fault::new(
-                Path::new("store.url"),
-                "is not set: pass the URL of a PostgreSQL database in GRANTD_STORE_URL, in the \
-                 configuration file, or, without a password, with --store",
-            ));
-        };
-        let name: Arc<Path> = store_name(&url).into();
-        let needs_tls = url.hosts().iter().any(|host| url.is_encrypted(host));
-        let tls = needs_tls.then(|| tls::connector(settings)).transpose()?;
-        let user = match url.user() {
-            Some(user) => user.to_owned(),
-            None => whoami().ok_or_else(|| {
-                Fault::new(
-                    &name,
-                    "names no role: write it before the host, as in postgres://role@host/database",
-                )
-            })?,
-        };
-        let database = url.database().unwrap_or(&user).to_owned();
+        let target = Target::of(settings)?;
         let runtime = Builder::new_current_thread().enable_all().build();
-        let runtime = runtime.map_err(|error| Fault::cannot("connected to", &name, &error))?;
+        let runtime =
+            runtime.map_err(|error| Fault::cannot("connected to", &target.name, &error))?;
         Ok(Self {
-            target: Target { url, name, user, database, tls, timelines: None },
+            target,
             clock: clock.clone(),
             runtime: Some(runtime),
             connection: None,
@@ -262,10 +244,10 @@ impl Database {
             pause = *next;
         }
         let target = &self.target;
-        let connected = wait(self.runtime.as_ref(), &target.about(), async {
+        let connected = self.wait(async {
             let Some(limit) = limit else { return target.connect().await };
             let connected = timeout(limit, target.connect()).await;
-            connected.unwrap_or_else(|_| Err(target.about().away(&too_slow(limit))))
+            connected.unwrap_or_else(|_| Err(target.about().too_slow(limit)))
         });
         match connected {
             Ok(connection) => {
@@ -281,12 +263,21 @@ impl Database {
         }
     }
 
+    /// Runs `work` on this thread until it ends. A panic, which a malformed answer may cause in the
+    /// client library, is a failure.
+    fn wait<T>(&self, work: impl Future<Output = Result<T, Failure>>) -> Result<T, Failure> {
+        let about = self.target.about();
+        let Some(runtime) = &self.runtime else { return Err(about.away("is no longer used")) };
+        catch_unwind(AssertUnwindSafe(|| runtime.block_on(work)))
+            .unwrap_or_else(|_| Err(about.malformed("an answer that cannot be read")))
+    }
+
     /// Whether there is a connection that the server has not closed.
-    fn is_alive(&mut self) -> bool {
+    fn is_alive(&self) -> bool {
         let Some(connection) = &self.connection else { return false };
         // The task of the connection runs only while this thread waits for an answer. It must run
         // now to notice that the server has closed the connection.
-        let ran = wait(self.runtime.as_ref(), &self.target.about(), async {
+        let ran = self.wait(async {
             for _ in 0..3 {
                 tokio::task::yield_now().await;
             }
@@ -330,7 +321,7 @@ impl Database {
         let all = limit * ROWS_OF_LIMIT;
         let read = async {
             let of = |error: tokio_postgres::Error| connection.failure(&error, &about);
-            let late = |_| about.away(&too_slow(limit));
+            let late = |_| about.too_slow(limit);
             let parameters = parameters.iter().map(|(value, of)| (*value, of.clone()));
             let rows = timeout(limit, connection.client.query_typed_raw(sql, parameters));
             let mut rows = pin!(rows.await.map_err(late)?.map_err(of)?);
@@ -345,9 +336,8 @@ impl Database {
             }
             Ok(())
         };
-        let result = wait(self.runtime.as_ref(), &about, async {
-            timeout(all, read).await.unwrap_or_else(|_| Err(about.away(&too_slow(all))))
-        });
+        let result = self
+            .wait(async { timeout(all, read).await.unwrap_or_else(|_| Err(about.too_slow(all))) });
         self.keep_if_sound(result, stopped.get())
     }
 
@@ -358,10 +348,10 @@ impl Database {
         };
         connection.allowance.store(MAX_ANSWER, Ordering::Relaxed);
         let about = self.target.about();
-        let result = wait(self.runtime.as_ref(), &about, async {
+        let result = self.wait(async {
             match timeout(limit, connection.client.batch_execute(sql)).await {
                 Ok(done) => done.map_err(|error| connection.failure(&error, &about)),
-                Err(_) => Err(about.away(&too_slow(limit))),
+                Err(_) => Err(about.too_slow(limit)),
             }
         });
         self.keep_if_sound(result, false)
@@ -480,16 +470,6 @@ impl Transaction<'_> {
             self.failed.get_or_insert_with(|| failure.clone());
         })
     }
-}
-
-fn first<T: for<'r> FromSql<'r>>(rows: &[Row]) -> Result<Option<T>, Failure> {
-    rows.first().map(|row| row.get(0)).transpose()
-}
-
-/// The name of the user of the process.
-fn whoami() -> Option<String> {
-    let variables = ["USER", "LOGNAME"];
-    variables.iter().find_map(|name| std::env::var(name).ok()).filter(|name| !name.is_empty())
 }
 
 /// The greatest length of a result.

@@ -39,6 +39,7 @@ use crate::store::postgres::position::Position;
 use crate::store::postgres::resync::resync_revoked;
 use crate::store::postgres::revocations::{self, Unpolled};
 use crate::store::postgres::rotation::{KeyRotator, Means, Serving};
+use crate::store::postgres::row::time;
 use crate::store::postgres::rows::{self, Entry, Faulty, OpenedKeys};
 use crate::store::postgres::seal::MasterKeys;
 use crate::store::postgres::secret_uses::SecretUseRows;
@@ -203,7 +204,7 @@ impl Follower {
         let mut next = None;
         let last = &position.snapshot;
         let read = self.database.for_each(POLL, &[(last, Type::TEXT)], REQUEST_LIMIT, |row| {
-            let since = revocations::time(row.get(3)?);
+            let since = time(row.get(3)?);
             next = Some(Position { epoch: row.get(0)?, snapshot: row.get(1)?, since });
             changed.all |= row.get::<Option<bool>>(2)?.unwrap_or(true);
             if let (Some(kind), Some(name)) = (row.get(4)?, row.get(5)?) {

@@ -13,7 +13,7 @@ use crate::keys::rotation::Publisher;
 use crate::keys::signing_key::SigningKey;
 use crate::store::postgres::database::{Parameter, Row, Transaction, Type};
 use crate::store::postgres::failure::{Failure, clean, literal};
-use crate::store::postgres::revocations::{seconds, time};
+use crate::store::postgres::row::{seconds, time};
 use crate::store::postgres::seal::{MasterKeys, Purpose};
 
 /// The signing keys in a transaction. The changes are in force when the transaction is committed.

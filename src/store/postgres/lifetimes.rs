@@ -3,7 +3,7 @@
 use crate::snapshot::lifetimes::Shortened;
 use crate::store::postgres::database::{Database, Parameter, REQUEST_LIMIT, ROW_LIMIT, Type};
 use crate::store::postgres::failure::Failure;
-use crate::store::postgres::revocations::{seconds, time};
+use crate::store::postgres::row::{seconds, time};
 
 /// A client, or the empty id for all clients, and the lifetime that was shortened.
 pub type Row = (String, Shortened);

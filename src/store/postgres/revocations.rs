@@ -18,6 +18,7 @@ use crate::state::shares::ClientTag;
 use crate::state::store_health::StoreHealth;
 use crate::store::postgres::database::{Database, Parameter, REQUEST_LIMIT, Row as Answer, Type};
 use crate::store::postgres::failure::Failure;
+use crate::store::postgres::row::{seconds, time};
 use crate::store::postgres::snapshot_file::Item;
 use crate::time::UnixTime;
 
@@ -126,16 +127,6 @@ pub(super) fn read_cut_off(answer: &Answer) -> Result<Option<(ClientTag, UnixTim
     let client: &[u8] = answer.get(0)?;
     let until = time(answer.get(1)?);
     Ok(client.try_into().ok().map(|client| (client, until)))
-}
-
-/// Returns a time as a value of the database.
-pub(super) fn seconds(time: UnixTime) -> i64 {
-    i64::try_from(time.0).unwrap_or(i64::MAX)
-}
-
-/// Returns a time of the database.
-pub(super) fn time(seconds: i64) -> UnixTime {
-    UnixTime(u64::try_from(seconds).unwrap_or(0))
 }
 
 const INSERT: &str = "select from grantd.revoke($1::bytea[], $2::bytea[], $3::bigint[])";
