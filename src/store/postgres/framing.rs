@@ -153,10 +153,10 @@ const MAX_CHECKED: usize = 64 << 10;
 const READ_BYTES: usize = 8 << 10;
 
 #[cfg(test)]
-mod tests {
+pub(super) mod tests {
     use super::*;
 
-    fn message(tag: u8, body: &[u8]) -> Vec<u8> {
+    pub(in crate::store::postgres) fn message(tag: u8, body: &[u8]) -> Vec<u8> {
         let length = u32::try_from(body.len() + 4).unwrap().to_be_bytes();
         [&[tag], &length[..], body].concat()
     }

@@ -6,11 +6,7 @@ use std::thread;
 
 use super::*;
 use crate::config::StoreUrl;
-
-fn message(tag: u8, body: &[u8]) -> Vec<u8> {
-    let length = u32::try_from(body.len() + 4).unwrap().to_be_bytes();
-    [&[tag], &length[..], body].concat()
-}
+use crate::store::postgres::framing::tests::message;
 
 /// Starts a server whose answer to every statement has rows without end, and returns a
 /// connection to it.

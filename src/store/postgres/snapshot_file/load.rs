@@ -214,8 +214,7 @@ fn owned(keys: Vec<(&str, &[u8])>) -> Vec<SealedKey> {
 }
 
 /// A snapshot that is being read.
-struct Reading<'p> {
-    path: &'p Path,
+struct Reading {
     file: File,
     records: Records,
     place: Place,
@@ -223,14 +222,14 @@ struct Reading<'p> {
     source: Source,
 }
 
-impl<'p> Reading<'p> {
-    fn open(path: &'p Path, master_keys: &Arc<MasterKeys>) -> Result<Self, Fault> {
+impl Reading {
+    fn open(path: &Path, master_keys: &Arc<MasterKeys>) -> Result<Self, Fault> {
         let unread = |error: io::Error| Fault::cannot("read", path, &error);
         let mut file = open_regular(path, OpenOptions::new().read(true)).map_err(unread)?;
         let end = file.metadata().map_err(unread)?.len();
         let records = Records::of_file(master_keys, &mut file, path)?;
         let (place, source) = (Place::FIRST, Source::default());
-        let mut reading = Self { path, file, records, place, end, source };
+        let mut reading = Self { file, records, place, end, source };
         let first = reading.next()?;
         let source = first.and_then(|first| Source::decode(&first));
         reading.source = source.ok_or_else(|| Fault::new(path, "ends in its middle"))?;
@@ -242,7 +241,7 @@ impl<'p> Reading<'p> {
         if self.source.may_be(expected) {
             return Ok(());
         }
-        let (path, Source { database, hosts, .. }) = (self.path, &self.source);
+        let Source { database, hosts, .. } = &self.source;
         let problem = format!(
             "was taken from another store: from the database {database} on {}, and store.url names \
              {} on {}; correct store.url, or, if it names the same database in its new place, wait \
@@ -251,12 +250,12 @@ impl<'p> Reading<'p> {
             expected.database,
             expected.hosts.join(", ")
         );
-        Err(Fault::new(path, problem))
+        Err(Fault::new(&self.records.path, problem))
     }
 
     /// Returns the next record.
     fn next(&mut self) -> Result<Option<Zeroizing<Vec<u8>>>, Fault> {
-        self.records.read(&mut self.file, self.path, &mut self.place, self.end)
+        self.records.read(&mut self.file, &mut self.place, self.end)
     }
 }
 

@@ -3,7 +3,7 @@
 
 use std::fs::{self, File, OpenOptions};
 use std::io::{self, ErrorKind, Seek as _, SeekFrom};
-use std::path::{Path, PathBuf};
+use std::path::Path;
 use std::sync::Arc;
 
 use zeroize::Zeroizing;
@@ -19,7 +19,6 @@ use crate::time::UnixTime;
 /// A new file, which is not in place yet.
 pub(super) struct Draft {
     replacement: Replacement,
-    path: PathBuf,
     records: Records,
     end: Place,
     /// Items for the next record.
@@ -37,15 +36,9 @@ impl Draft {
             _ => {}
         }
         let mut replacement = Replacement::begin(path)?;
-        let records = Records::of_new_file(keys, replacement.file())?;
-        let mut draft = Self {
-            replacement,
-            path: path.to_owned(),
-            records,
-            end: Place::FIRST,
-            pending: Vec::new(),
-            base: None,
-        };
+        let records = Records::of_new_file(keys, replacement.file(), path)?;
+        let (end, pending) = (Place::FIRST, Vec::new());
+        let mut draft = Self { replacement, records, end, pending, base: None };
         draft.record(&source.encode())?;
         Ok(draft)
     }
@@ -74,10 +67,10 @@ impl Draft {
     /// Puts the file in place.
     pub(super) fn finish(mut self) -> io::Result<Log> {
         self.write_pending()?;
-        let Self { replacement, path, records, end, base, .. } = self;
+        let Self { replacement, records, end, base, .. } = self;
         let base = base.ok_or(ErrorKind::InvalidData)?;
         let file = replacement.finish()?;
-        Ok(Log { file, path, records, base, end })
+        Ok(Log { file, records, base, end })
     }
 
     fn write_pending(&mut self) -> io::Result<()> {
@@ -96,7 +89,6 @@ impl Draft {
 /// The file in place.
 pub(super) struct Log {
     file: File,
-    pub(super) path: PathBuf,
     pub(super) records: Records,
     /// The end of the base.
     pub(super) base: Place,
@@ -111,7 +103,7 @@ impl Log {
 
     /// Whether the file is still the one that others find by its path.
     pub(super) fn is_in_place(&self) -> bool {
-        let found = fs::symlink_metadata(&self.path);
+        let found = fs::symlink_metadata(&self.records.path);
         let own = self.file.metadata();
         own.is_ok_and(|own| found.is_ok_and(|found| identity(&own) == identity(&found)))
     }
@@ -142,7 +134,7 @@ impl Log {
         place: &mut Place,
         end: Place,
     ) -> Result<Option<Zeroizing<Vec<u8>>>, Fault> {
-        self.records.read(&mut self.file, &self.path, place, end.at)
+        self.records.read(&mut self.file, place, end.at)
     }
 }
 

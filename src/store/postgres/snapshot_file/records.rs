@@ -8,7 +8,7 @@
 
 use std::fs::File;
 use std::io::{self, Read as _, Seek as _, SeekFrom, Write as _};
-use std::path::Path;
+use std::path::{Path, PathBuf};
 use std::sync::Arc;
 
 use zeroize::Zeroizing;
@@ -20,6 +20,8 @@ use crate::store::postgres::seal::{MasterKeys, Purpose, hex};
 /// Seals and opens the records of one file.
 pub(super) struct Records {
     pub(super) keys: Arc<MasterKeys>,
+    /// The path of the file.
+    pub(super) path: PathBuf,
     id: [u8; ID_BYTES],
 }
 
@@ -42,15 +44,19 @@ impl Place {
 }
 
 impl Records {
-    /// Makes the id of the new, empty `file`, and writes its beginning.
-    pub(super) fn of_new_file(keys: &Arc<MasterKeys>, file: &mut File) -> io::Result<Self> {
+    /// Makes the id of the new, empty `file`, which will be at `path`, and writes its beginning.
+    pub(super) fn of_new_file(
+        keys: &Arc<MasterKeys>,
+        file: &mut File,
+        path: &Path,
+    ) -> io::Result<Self> {
         let mut id = [0; ID_BYTES];
         keys.random.fill(&mut id).map_err(no_random)?;
         file.write_all(&[MAGIC, id].concat())?;
-        Ok(Self { keys: Arc::clone(keys), id })
+        Ok(Self { keys: Arc::clone(keys), path: path.to_owned(), id })
     }
 
-    /// Reads the id of `file`. `path` is shown in faults.
+    /// Reads the id of `file`, which is at `path`.
     pub(super) fn of_file(
         keys: &Arc<MasterKeys>,
         file: &mut File,
@@ -62,7 +68,9 @@ impl Records {
             .map_err(|error| Fault::cannot("read", path, &error))?;
         let (magic, id) = start.split_at(MAGIC.len());
         match id.try_into() {
-            Ok(id) if magic == MAGIC => Ok(Self { keys: Arc::clone(keys), id }),
+            Ok(id) if magic == MAGIC => {
+                Ok(Self { keys: Arc::clone(keys), path: path.to_owned(), id })
+            }
             _ => Err(Fault::new(path, "is not a snapshot that this release reads")),
         }
     }
@@ -92,10 +100,10 @@ impl Records {
     pub(super) fn read(
         &self,
         file: &mut File,
-        path: &Path,
         place: &mut Place,
         end: u64,
     ) -> Result<Option<Zeroizing<Vec<u8>>>, Fault> {
+        let path = &self.path;
         let left = end.saturating_sub(place.at);
         if left < FRAME_BYTES {
             return Ok(None);
