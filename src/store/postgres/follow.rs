@@ -135,9 +135,7 @@ impl Follower {
 
     /// Lets everything be read anew.
     fn forget_position(&mut self) {
-        if let Some(position) = self.position.take() {
-            self.last = Some(position);
-        }
+        self.last = self.position.take().or_else(|| self.last.take());
     }
 
     /// Polls once, and logs when the store goes away and when it comes back.
@@ -152,42 +150,37 @@ impl Follower {
             self.keep_unpolled(&unpolled);
         }
         self.health.note_uncached(self.snapshot_file.problem());
-        match &done {
-            Ok(()) => {
-                if self.health.note_seen(now, known) {
-                    info!(store = %self.database.name().display(), "the store answers again");
-                }
+        if let Err(failure) = done {
+            if self.health.note_away(failure.to_string()) {
+                warn!(error = %failure, "the store does not answer: the last state that was read stays in force");
             }
+            return;
+        }
+        if self.health.note_seen(now, known) {
+            info!(store = %self.database.name().display(), "the store answers again");
+        }
+        // All of this is tried again at a later poll if it fails.
+        let lifetimes = (sink.snapshot)().lifetimes.clone();
+        let rows = lifetimes.rows_beside(&self.written_lifetimes);
+        match lifetimes::put(&mut self.database, &rows) {
+            Ok(()) => self.written_lifetimes = lifetimes,
             Err(failure) => {
-                if self.health.note_away(failure.to_string()) {
-                    warn!(error = %failure, "the store does not answer: the last state that was read stays in force");
-                }
+                warn!(error = %failure, "lifetimes that were shortened were not written");
             }
         }
-        if done.is_ok() {
-            // All of this is tried again at a later poll if it fails.
-            let lifetimes = (sink.snapshot)().lifetimes.clone();
-            let rows = lifetimes.rows_beside(&self.written_lifetimes);
-            match lifetimes::put(&mut self.database, &rows) {
-                Ok(()) => self.written_lifetimes = lifetimes,
-                Err(failure) => {
-                    warn!(error = %failure, "lifetimes that were shortened were not written");
-                }
-            }
-            let added = self.secret_use_rows.run(&mut self.database, &self.secret_uses, now);
-            if let Err(failure) = added.and_then(|()| self.upkeep.run(&mut self.database, now)) {
-                warn!(error = %failure, "uses of secrets were not added up, or old rows not dropped");
-            }
-            self.rotation.run(Means {
-                database: &mut self.database,
-                master_keys: &self.master_keys,
-                serving: (sink.serving)(),
-                health: &sink.key_rotation,
-                poll: self.every,
-                now,
-            });
-            self.drop_over(now);
+        let added = self.secret_use_rows.run(&mut self.database, &self.secret_uses, now);
+        if let Err(failure) = added.and_then(|()| self.upkeep.run(&mut self.database, now)) {
+            warn!(error = %failure, "uses of secrets were not added up, or old rows not dropped");
         }
+        self.rotation.run(Means {
+            database: &mut self.database,
+            master_keys: &self.master_keys,
+            serving: (sink.serving)(),
+            health: &sink.key_rotation,
+            poll: self.every,
+            now,
+        });
+        self.drop_over(now);
     }
 
     /// Adds what this server has written to the snapshot: the store may be lost before a poll brings

@@ -85,26 +85,23 @@ impl Node {
             return Err(vec![Fault::new(Path::new(setting), problem)]);
         }
         let master_keys = Arc::new(MasterKeys::load(settings, random)?);
-        let path = snapshot_file::path(&startup.state);
-        let timelines = Arc::new(if settings.cache {
-            let seen = snapshot_file::timelines(&path, &master_keys).unwrap_or_else(|fault| {
-                warn!(%fault, "a primary from before the last failover will not be recognized");
-                Vec::new()
-            });
-            Timelines::new(seen, Some(path.clone()), clock)
-        } else {
-            Timelines::new(Vec::new(), None, clock)
+        // `None` if no snapshot is kept.
+        let path = settings.cache.then(|| snapshot_file::path(&startup.state));
+        let seen = path.as_ref().map(|path| snapshot_file::timelines(path, &master_keys));
+        let seen = seen.transpose().unwrap_or_else(|fault| {
+            warn!(%fault, "a primary from before the last failover will not be recognized");
+            None
         });
+        let timelines = Arc::new(Timelines::new(seen.unwrap_or_default(), path.clone(), clock));
         let database = || -> Result<_, Fault> {
             Ok(Database::new(settings, clock)?.with_timelines(&timelines))
         };
         let [mut database, for_revocations, for_uses] = [database()?, database()?, database()?];
         let (begin, begin_time) = (clock.instant(), clock.now());
         let source = settings.url.as_ref().map(Source::of).unwrap_or_default();
-        let mut snapshot_file = if settings.cache {
-            SnapshotFile::start(&path, Arc::clone(&master_keys), clock)?
-        } else {
-            SnapshotFile::off()
+        let mut snapshot_file = match &path {
+            Some(path) => SnapshotFile::start(path, Arc::clone(&master_keys), clock)?,
+            None => SnapshotFile::off(),
         };
         let mut start = Start {
             database: &mut database,
@@ -113,7 +110,7 @@ impl Node {
             snapshot_file: &mut snapshot_file,
             source: &source,
         };
-        let known = if settings.cache { start.of_either(&path)? } else { start.of_store()? };
+        let known = start.run(path.as_deref())?;
         let Known { clients, faulty, keys, decoy_key, shared, position, .. } = known;
         let Known { key_fault, lifetimes, source, away, .. } = known;
         for fault in faulty.values() {

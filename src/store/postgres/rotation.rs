@@ -21,7 +21,7 @@ use crate::state::key_rotation::KeyRotation;
 use crate::store::postgres::database::{Database, REQUEST_LIMIT, Type};
 use crate::store::postgres::failure::{Failure, FailureKind, clean};
 use crate::store::postgres::keys::{self, PUBLISHERS, SealedKey};
-use crate::store::postgres::row::Row;
+use crate::store::postgres::row::{Row, time};
 use crate::store::postgres::rows;
 use crate::store::postgres::seal::MasterKeys;
 use crate::time::UnixTime;
@@ -252,15 +252,10 @@ impl KeyRotator {
         means: &mut Means<'_>,
         term: Duration,
     ) -> Result<(Option<i64>, UnixTime), Failure> {
-        let seconds = |since: &Option<Instant>| match since {
-            None => -1,
-            Some(since) => {
-                let age = means.now.saturating_duration_since(*since).as_secs();
-                i64::try_from(age).unwrap_or(i64::MAX)
-            }
-        };
+        let age = |since| means.now.saturating_duration_since(since).as_secs();
+        let age = |since| i64::try_from(age(since)).unwrap_or(i64::MAX);
         let ids: Vec<&str> = self.published.keys().map(String::as_str).collect();
-        let ages: Vec<i64> = self.published.values().map(seconds).collect();
+        let ages: Vec<i64> = self.published.values().map(|since| since.map_or(-1, age)).collect();
         let max_age = i64::try_from(means.serving.retention.jwks_max_age).unwrap_or(i64::MAX);
         // While such a server reports, one that makes no key does not lead.
         let makes_keys = means.serving.rotate_every.is_some() && term > NO_TERM;
@@ -274,11 +269,8 @@ impl KeyRotator {
             (&makes_keys as _, Type::BOOL),
         ];
         let rows = means.database.query(REPORT, &parameters, REQUEST_LIMIT)?;
-        let (mut term, mut now) = (None, 0);
-        if let Some(row) = rows.first() {
-            (term, now) = (row.get(0)?, row.get::<i64>(1)?);
-        }
-        Ok((term, UnixTime(u64::try_from(now).unwrap_or(0))))
+        let Some(row) = rows.first() else { return Ok((None, UnixTime(0))) };
+        Ok((row.get(0)?, time(row.get(1)?)))
     }
 
     /// Notes that the postponed key still waits, or that none does.

@@ -105,12 +105,13 @@ pub(super) struct Start<'s> {
 }
 
 impl Start<'_> {
-    /// Reads the store, and, if it is away, the snapshot in `path`.
+    /// Reads the store, and, if it is away, the snapshot in `path`, if one is kept.
     ///
     /// # Errors
     ///
     /// All [`Fault`]s.
-    pub(super) fn of_either(&mut self, path: &Path) -> Result<Known, Vec<Fault>> {
+    pub(super) fn run(&mut self, path: Option<&Path>) -> Result<Known, Vec<Fault>> {
+        let Some(path) = path else { return Ok(self.read_in_time()?) };
         let read = match self.database.connect_within(LONGEST_CONNECT) {
             Ok(()) => self.read(Some(path)),
             Err(failure) => Err(failure.into()),
@@ -135,15 +136,6 @@ impl Start<'_> {
                 all
             }),
         }
-    }
-
-    /// Reads the store.
-    ///
-    /// # Errors
-    ///
-    /// All [`Fault`]s.
-    pub(super) fn of_store(&mut self) -> Result<Known, Vec<Fault>> {
-        Ok(self.read_in_time()?)
     }
 
     /// Reads the store. Waits for a lock that another transaction holds.
