@@ -118,10 +118,7 @@ impl Server {
         let limits = &config.startup.limits;
         let state = &config.startup.state;
         let lifetimes_fault = lifetimes.write(&clients, state).err().map(|fault| fault.to_string());
-        if let Some(fault) = &lifetimes_fault {
-            warn!("{fault}");
-        }
-        if let Some(warning) = about_state_directory(state) {
+        for warning in lifetimes_fault.clone().into_iter().chain(about_state_directory(state)) {
             warn!("{warning}");
         }
         in_force.lacks_lifetimes = lifetimes_fault.is_some();

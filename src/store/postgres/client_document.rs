@@ -11,6 +11,7 @@ use crate::registry::client_file::{self, edit};
 use crate::registry::clients::Registry;
 use crate::store::postgres::database::{BULK_LIMIT, Database, Parameter, Transaction, Type};
 use crate::store::postgres::failure::{Failure, clean, literal};
+use crate::store::postgres::row::PART;
 use crate::store::postgres::rows::{self, Entry};
 
 /// Reads the clients with these `ids`.
@@ -147,7 +148,7 @@ fn put(
     while !entries.is_empty() {
         // As many as fit into a statement of a bounded size, but at least one.
         let mut bytes = 0;
-        let count = entries.iter().take(ROWS).take_while(|(id, entry)| {
+        let count = entries.iter().take(PART).take_while(|(id, entry)| {
             bytes += id.len() + entry.as_ref().len();
             bytes <= BYTES
         });
@@ -174,6 +175,5 @@ const INSERT: &str = "insert into grantd.client (client_id, entry) select * from
 const LOCK: i64 = 0x6772_616e_7464_0003;
 /// The most faults of entries that are shown.
 const MOST_FAULTS: usize = 20;
-/// The most rows of one statement, and the most bytes of their texts.
-const ROWS: usize = 5000;
+/// The most bytes of the texts of one statement.
 const BYTES: usize = 8 << 20;

@@ -39,7 +39,7 @@ use crate::store::postgres::position::Position;
 use crate::store::postgres::resync::resync_revoked;
 use crate::store::postgres::revocations::{self, Unpolled};
 use crate::store::postgres::rotation::{KeyRotator, Means, Serving};
-use crate::store::postgres::row::time;
+use crate::store::postgres::row::{PART, time};
 use crate::store::postgres::rows::{self, Entry, Faulty, OpenedKeys};
 use crate::store::postgres::seal::MasterKeys;
 use crate::store::postgres::secret_uses::SecretUseRows;
@@ -434,7 +434,5 @@ const REVOKED: &str = "select r.key, r.client, r.expires_at from grantd.revocati
 const CUT_OFF: &str = "select c.client, c.until from grantd.cut_off c \
                        where c.client = any ($1::bytea[])";
 const DROP_EVERY: Duration = Duration::from_secs(300);
-/// The most rows that one statement reads by their names.
-const PART: usize = 5000;
 /// The most changes of clients that are put in force at once, and so stand in memory twice.
 const MOST_AT_ONCE: usize = 50_000;

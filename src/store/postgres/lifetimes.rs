@@ -3,7 +3,7 @@
 use crate::snapshot::lifetimes::Shortened;
 use crate::store::postgres::database::{Database, Parameter, REQUEST_LIMIT, ROW_LIMIT, Type};
 use crate::store::postgres::failure::Failure;
-use crate::store::postgres::row::{seconds, time};
+use crate::store::postgres::row::{PART, seconds, time};
 
 /// A client, or the empty id for all clients, and the lifetime that was shortened.
 pub type Row = (String, Shortened);
@@ -57,5 +57,3 @@ const ALL: &str = "select s.client_id, s.lifetime, s.until from grantd.shortened
 const SOME: &str = "select s.client_id, s.lifetime, s.until from grantd.shortened s \
                     where s.client_id = any ($1::text[])";
 const PUT: &str = "select from grantd.shorten($1::text[], $2::bigint[], $3::bigint[])";
-/// The most rows of one statement.
-const PART: usize = 5000;

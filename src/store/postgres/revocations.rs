@@ -18,7 +18,7 @@ use crate::state::shares::ClientTag;
 use crate::state::store_health::StoreHealth;
 use crate::store::postgres::database::{Database, Parameter, REQUEST_LIMIT, Row as Answer, Type};
 use crate::store::postgres::failure::Failure;
-use crate::store::postgres::row::{seconds, time};
+use crate::store::postgres::row::{PART, seconds, time};
 use crate::store::postgres::snapshot_file::Item;
 use crate::time::UnixTime;
 
@@ -131,7 +131,5 @@ pub(super) fn read_cut_off(answer: &Answer) -> Result<Option<(ClientTag, UnixTim
 
 const INSERT: &str = "select from grantd.revoke($1::bytea[], $2::bytea[], $3::bigint[])";
 const INSERT_CUT_OFF: &str = "select from grantd.cut_off($1::bytea[], $2::bigint[])";
-/// The most rows of one statement.
-const PART: usize = 5000;
 /// As long as there are at most this many rows in memory, none is dropped because it is over.
 const LEAST: usize = 1000;

@@ -1,4 +1,4 @@
-//! A row of a result, and times as values in it.
+//! A row of a result, and what else the statements share.
 
 use std::path::Path;
 use std::sync::Arc;
@@ -42,3 +42,6 @@ pub(super) fn time(seconds: i64) -> UnixTime {
 pub(super) fn first<T: for<'r> FromSql<'r>>(rows: &[Row]) -> Result<Option<T>, Failure> {
     rows.first().map(|row| row.get(0)).transpose()
 }
+
+/// The most rows that one statement reads or writes by their names.
+pub(super) const PART: usize = 5000;

@@ -1,7 +1,6 @@
 //! Reads the contents of the store at the start of a server, or, while the store is away, the
 //! snapshot.
 
-use std::collections::HashSet;
 use std::io::ErrorKind;
 use std::mem::take;
 use std::path::Path;
@@ -50,15 +49,6 @@ pub(super) struct Known {
     pub(super) source: Source,
     /// If the store is away: the age of what is known, and why it is away.
     pub(super) away: Option<(Duration, String)>,
-}
-
-/// The signing keys at the start of a server.
-struct Keys {
-    keys: Vec<SigningKey>,
-    /// The ids of all rows that are not retired.
-    ids: HashSet<String>,
-    /// The fault of a row.
-    fault: Option<String>,
 }
 
 /// Why the store was not read.
@@ -168,7 +158,7 @@ impl Start<'_> {
         snapshot_file.begin(source.clone());
         snapshot_file.set_decoy_key(sealed_decoy_key);
         resync_revoked(database, &shared, snapshot_file, now)?;
-        let Keys { keys, ids: key_ids, fault: key_fault } = self.keys(path, &source, now)?;
+        let OpenedKeys { keys, faulty: faulty_keys, faults, .. } = self.keys(path, &source, now)?;
         let Self { database, snapshot_file, .. } = self;
         let (clients, faulty) = rows::registry(database, &mut |id, entry| {
             snapshot_file.add(&Item::Client(id, entry));
@@ -178,13 +168,17 @@ impl Start<'_> {
         })?;
         snapshot_file.end_base(now);
         if let Some(recalled) = recalled {
-            recalled.report(database.name(), |id| key_ids.contains(id));
+            let is_left = |id: &str| {
+                keys.iter().any(|key| key.key_id() == id)
+                    || faulty_keys.iter().any(|key| key.id == id)
+            };
+            recalled.report(database.name(), is_left);
         }
         Ok(Known {
             clients,
             faulty,
             keys,
-            key_fault,
+            key_fault: faults.first().map(ToString::to_string),
             decoy_key,
             shared,
             position: Some(position),
@@ -201,21 +195,18 @@ impl Start<'_> {
         path: Option<&Path>,
         source: &Source,
         now: UnixTime,
-    ) -> Result<Keys, Unread> {
+    ) -> Result<OpenedKeys, Unread> {
         let Self { database, master_keys, snapshot_file, .. } = self;
         let sealed = rows::sealed_keys(database)?;
-        let ids = sealed.iter().map(|key| key.id.clone()).collect();
-        let OpenedKeys { mut keys, mut sealed, mut faulty, faults } =
-            rows::open_keys(database.name(), master_keys, sealed);
-        if let Some(path) = path.filter(|_| !faulty.is_empty()) {
-            let OpenedKeys { keys: previous, sealed: kept, .. } =
-                previous_versions(path, source, master_keys, &faulty);
-            faulty.retain(|key| !kept.iter().any(|kept| kept.id == key.id));
-            for SealedKey { id, .. } in &kept {
+        let mut opened = rows::open_keys(database.name(), master_keys, sealed);
+        if let Some(path) = path.filter(|_| !opened.faulty.is_empty()) {
+            let previous = previous_versions(path, source, master_keys, &opened.faulty);
+            opened.faulty.retain(|key| !previous.sealed.iter().any(|kept| kept.id == key.id));
+            for SealedKey { id, .. } in &previous.sealed {
                 warn!(kid = clean(id), "the previous version of this signing key stays in force");
             }
-            keys.extend(previous);
-            sealed.extend(kept);
+            opened.keys.extend(previous.keys);
+            opened.sealed.extend(previous.sealed);
         }
         // Without these keys, this server would sign with another one than the others for as long as
         // it runs, if a master key is missing here. A row that no server has written, or that was
@@ -223,20 +214,20 @@ impl Start<'_> {
         let own = master_keys.ids();
         let is_missing =
             |key: &SealedKey| MasterKeys::id_in(&key.document).is_some_and(|id| !own.contains(&id));
-        let can_sign = keys.iter().any(|key| key.times().signs_from <= now);
-        if !faults.is_empty() && (!can_sign || faulty.iter().any(is_missing)) {
-            return Err(Unread::Unusable(faults));
+        let can_sign = opened.keys.iter().any(|key| key.times().signs_from <= now);
+        if !opened.faults.is_empty() && (!can_sign || opened.faulty.iter().any(is_missing)) {
+            return Err(Unread::Unusable(opened.faults));
         }
-        for fault in &faults {
+        for fault in &opened.faults {
             error!(%fault, "this version of a signing key is not used");
         }
-        snapshot_file.add_keys(sealed, &[]);
-        Ok(Keys { keys, ids, fault: faults.first().map(ToString::to_string) })
+        snapshot_file.add_keys(take(&mut opened.sealed), &[]);
+        Ok(opened)
     }
 
     fn of_snapshot(&mut self, path: &Path, failure: &Failure) -> Result<Known, Vec<Fault>> {
         let shared = Arc::<Shared>::default();
-        let Opened { loaded, keys, decoy_key } =
+        let (loaded, keys, decoy_key) =
             open_snapshot(path, self.source, self.master_keys, &shared)?;
         let Loaded { seen, source, clients, faulty, cut, .. } = loaded;
         // They are in every further base, too.
@@ -307,19 +298,13 @@ fn previous_versions(
     rows::open_keys(path, master_keys, sealed)
 }
 
-/// A snapshot whose keys are opened.
-struct Opened {
-    loaded: Loaded,
-    keys: Vec<SigningKey>,
-    decoy_key: DecoyKey,
-}
-
+/// Reads the snapshot in `path`, and opens its keys.
 fn open_snapshot(
     path: &Path,
     source: &Source,
     master_keys: &Arc<MasterKeys>,
     shared: &Shared,
-) -> Result<Opened, Vec<Fault>> {
+) -> Result<(Loaded, Vec<SigningKey>, DecoyKey), Vec<Fault>> {
     let mut loaded = snapshot_file::load(path, source, master_keys, &shared.revoked)?;
     let decoy_key = open_decoy_key(path, master_keys, &loaded.decoy_key)?;
     let opened = rows::open_keys(path, master_keys, take(&mut loaded.keys));
@@ -331,7 +316,7 @@ fn open_snapshot(
     if keys.is_empty() {
         return Err(vec![Fault::new(path, "holds no signing key, as the store did not")]);
     }
-    Ok(Opened { loaded, keys, decoy_key })
+    Ok((loaded, keys, decoy_key))
 }
 
 /// Says whether a server could start at `now` while the store is away. Returns a line, and whether
@@ -349,7 +334,7 @@ pub fn about_snapshot(startup: &Startup, random: &Random, now: UnixTime) -> Opti
         open_snapshot(&path, &source, &Arc::new(master_keys), &Shared::default())
     });
     Some(match opened {
-        Ok(Opened { loaded, keys, .. }) => {
+        Ok((loaded, keys, _)) => {
             let (clients, keys, age) = (loaded.clients.len(), keys.len(), now.since(loaded.seen));
             let mut line = format!(
                 "{shown}: `serve` starts from this snapshot while the database is away: clients: \

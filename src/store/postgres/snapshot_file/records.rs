@@ -109,21 +109,20 @@ impl Records {
             return Ok(None);
         }
         let unread = |error: io::Error| Fault::cannot("read", path, &error);
+        let changed = |what: &str| {
+            Fault::new(path, format!("{}: {what}was changed", self.name(place.number)))
+        };
         file.seek(SeekFrom::Start(place.at)).map_err(unread)?;
         let mut frame = [0; FRAME_BYTES as usize];
         file.read_exact(&mut frame).map_err(unread)?;
         let [a, b, c, d, complement @ ..] = frame;
         let length = u32::from_be_bytes([a, b, c, d]);
         if u32::from_be_bytes(complement) != !length {
-            return if is_zero(file, left).map_err(unread)? {
-                Ok(None)
-            } else {
-                Err(Fault::new(path, format!("{}: was changed", self.name(place.number))))
-            };
+            let is_end = is_zero(file, left).map_err(unread)?;
+            return if is_end { Ok(None) } else { Err(changed("")) };
         }
         if length > MOST_BYTES {
-            let problem = format!("{}: has {length} bytes: was changed", self.name(place.number));
-            return Err(Fault::new(path, problem));
+            return Err(changed(&format!("has {length} bytes: ")));
         }
         let size = FRAME_BYTES + u64::from(length);
         if size > left {
