@@ -29,7 +29,7 @@ pub(super) fn renew(database: &mut Database, snapshot: &str) -> Result<bool, Fai
 pub(super) fn missing(store: &Path) -> Failure {
     let problem = "records no use of an assertion or proof: the table grantd.guard must be \
                    UNLOGGED and on the primary: see `grantd store status`";
-    Failure::new(FailureKind::Schema, store, problem)
+    Failure::new(FailureKind::Refused, store, problem)
 }
 
 const BIRTH: &str = "select from grantd.begin_epoch()";

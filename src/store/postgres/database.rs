@@ -363,9 +363,8 @@ impl Database {
         result: Result<T, Failure>,
         is_unread: bool,
     ) -> Result<T, Failure> {
-        use FailureKind::{Refused, Schema, Statement};
-        let is_sound = |failure: &Failure| matches!(failure.kind, Refused | Schema | Statement(_));
-        if is_unread || result.as_ref().is_err_and(|failure| !is_sound(failure)) {
+        let is_unsound = |failure: &Failure| failure.kind != FailureKind::Refused;
+        if is_unread || result.as_ref().is_err_and(is_unsound) {
             self.drop_connection();
         }
         result

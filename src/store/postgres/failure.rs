@@ -27,15 +27,11 @@ pub enum FailureKind {
     /// The database cannot be reached, is starting or stopping, takes too long, or is a standby.
     /// Later it may answer. It is not known whether the last statement took effect.
     Away,
-    /// The database does not let this program in, or not to this table: only an operator can
-    /// change that.
+    /// The database answers, and does not let this program in, has another schema, or refuses the
+    /// statement, which had no effect.
     Refused,
-    /// The schema is missing, older or newer than this program's.
-    Schema,
     /// The answer is not one that PostgreSQL gives.
     Malformed,
-    /// The statement failed and had no effect. The code is the SQLSTATE.
-    Statement([u8; 5]),
 }
 
 impl Failure {
@@ -126,7 +122,7 @@ impl Failure {
             )),
             SqlState::UNDEFINED_TABLE
             | SqlState::INVALID_SCHEMA_NAME
-            | SqlState::UNDEFINED_COLUMN => about.schema(&format!(
+            | SqlState::UNDEFINED_COLUMN => about.refused(&format!(
                 "lacks a part of the schema grantd ({said}): run `grantd store migrate` with the \
                  URL of the owner"
             )),
@@ -148,8 +144,8 @@ impl Failure {
             }
             _ => {
                 let code = code.code();
-                let kind = code.as_bytes().try_into().map(FailureKind::Statement);
-                let kind = kind.unwrap_or(FailureKind::Malformed);
+                let is_code = code.len() == SQLSTATE_BYTES;
+                let kind = if is_code { FailureKind::Refused } else { FailureKind::Malformed };
                 let problem = format!("refuses a statement: {said} (SQLSTATE {})", clean(code));
                 Self::new(kind, about.store, problem)
             }
@@ -182,10 +178,6 @@ impl About<'_> {
 
     pub(super) fn refused(&self, problem: &str) -> Failure {
         self.failure(FailureKind::Refused, problem)
-    }
-
-    fn schema(&self, problem: &str) -> Failure {
-        self.failure(FailureKind::Schema, problem)
     }
 
     pub(super) fn malformed(&self, what: &str) -> Failure {
@@ -246,6 +238,7 @@ pub(super) fn literal(text: &str) -> String {
 }
 
 const MAX_TEXT: usize = 300;
+const SQLSTATE_BYTES: usize = 5;
 /// The words of tokio for a connection that was closed in the middle of a message.
 const CUT_OFF: &str = "bytes remaining on stream";
 /// The words of rustls for a connection that was closed without the end of TLS.

@@ -49,7 +49,7 @@ pub fn migrate(database: &mut Database, node_role: Option<&str>) -> Result<Migra
             }
         };
         if from > VERSION {
-            return Err(newer(transaction, from));
+            return Err(refused(transaction, newer(from)));
         }
         for (version, script) in (1..).zip(MIGRATIONS).filter(|(version, _)| *version > from) {
             transaction.run_script(script)?;
@@ -68,23 +68,23 @@ pub fn migrate(database: &mut Database, node_role: Option<&str>) -> Result<Migra
 ///
 /// # Errors
 ///
-/// A [`Failure`] of the kind [`FailureKind::Schema`] if it has another version.
+/// A [`Failure`] if it has another version.
 pub fn require(database: &mut Database) -> Result<(), Failure> {
     database.reading(REQUEST_LIMIT, |transaction| match read_version(transaction)? {
         Some(VERSION) => Ok(()),
-        Some(version) if version > VERSION => Err(newer(transaction, version)),
-        Some(version) => Err(failure(
-            transaction,
-            &format!(
+        Some(version) if version > VERSION => Err(refused(transaction, newer(version))),
+        Some(version) => {
+            let problem = format!(
                 "has version {version} of the schema grantd, and this program needs version \
                  {VERSION}: run `grantd store migrate` with the URL of the owner"
-            ),
-        )),
-        None => Err(failure(
-            transaction,
-            "has no schema grantd: run `grantd store migrate` with the URL of the owner, who may \
-             create it",
-        )),
+            );
+            Err(refused(transaction, problem))
+        }
+        None => {
+            let problem = "has no schema grantd: run `grantd store migrate` with the URL of the \
+                           owner, who may create it";
+            Err(refused(transaction, problem))
+        }
     })
 }
 
@@ -120,11 +120,11 @@ fn require_fit_server(transaction: &mut Transaction<'_>) -> Result<(), Failure> 
     let version: i32 = row.get(0)?;
     if version < OLDEST_SERVER {
         let problem = format!("is PostgreSQL {}, and 14 or later is needed", version / 10_000);
-        return Err(Failure::new(FailureKind::Refused, transaction.store(), problem));
+        return Err(refused(transaction, problem));
     }
     if row.get::<&str>(1)? != "UTF8" {
         let problem = "does not store text in UTF-8: create the database with ENCODING 'UTF8'";
-        return Err(Failure::new(FailureKind::Refused, transaction.store(), problem));
+        return Err(refused(transaction, problem));
     }
     Ok(())
 }
@@ -135,21 +135,18 @@ fn require_role(transaction: &mut Transaction<'_>, role: &str) -> Result<(), Fai
         return Ok(());
     }
     let problem = format!("has no role {role}: create it with CREATE ROLE … LOGIN PASSWORD …");
-    Err(Failure::new(FailureKind::Refused, transaction.store(), problem))
+    Err(refused(transaction, problem))
 }
 
-fn newer(transaction: &Transaction<'_>, version: i32) -> Failure {
-    failure(
-        transaction,
-        &format!(
-            "has version {version} of the schema grantd, and this program knows only version \
-             {VERSION}: use the release that migrated it, or a later one"
-        ),
+fn newer(version: i32) -> String {
+    format!(
+        "has version {version} of the schema grantd, and this program knows only version \
+         {VERSION}: use the release that migrated it, or a later one"
     )
 }
 
-fn failure(transaction: &Transaction<'_>, problem: &str) -> Failure {
-    Failure::new(FailureKind::Schema, transaction.store(), problem)
+fn refused(transaction: &Transaction<'_>, problem: impl Into<String>) -> Failure {
+    Failure::new(FailureKind::Refused, transaction.store(), problem)
 }
 
 /// Quotes a name as an identifier.

@@ -42,6 +42,7 @@ pub fn path(state: &Path) -> PathBuf {
 }
 
 /// Hands what is read of the store to the thread that writes the snapshot.
+#[derive(Default)]
 pub struct SnapshotFile {
     /// `None` if no snapshot is kept.
     writing: Option<Writing>,
@@ -76,17 +77,14 @@ impl SnapshotFile {
             let problem = format!("no thread can write it: {error}; raise the limit of threads");
             Fault::new(path, problem)
         })?;
-        Ok(Self::of(Some(Writing { queue, thread: Some(thread) })))
+        let mut file = Self::default();
+        file.writing = Some(Writing { queue, thread: Some(thread) });
+        Ok(file)
     }
 
     /// Keeps no snapshot.
     pub fn off() -> Self {
-        Self::of(None)
-    }
-
-    fn of(writing: Option<Writing>) -> Self {
-        let (part, keys, decoy_key) = Default::default();
-        Self { writing, part, is_lost: false, keys, decoy_key }
+        Self::default()
     }
 
     /// Begins a base of everything that is in the store of `source`. All items until
