@@ -11,6 +11,7 @@ use crate::oauth::client::Client;
 use crate::registry::client_file::KeyPaths;
 use crate::registry::clients::Update;
 use crate::server::judge::Bars;
+use crate::snapshot::Snapshot;
 
 /// The state of the reloader.
 #[derive(Debug, Default)]
@@ -25,7 +26,7 @@ pub(super) struct InForce {
     pub(super) barred: BTreeMap<CompactString, Client>,
     /// Why the last keys of news are not in force.
     pub(super) key_fault: Option<String>,
-    /// Whether the lifetimes in force could not be written.
+    /// Whether the lifetimes in force are not written yet.
     pub(super) lacks_lifetimes: bool,
     /// The faults of the last reload and of the last news, for `/readyz`.
     pub(super) degraded: [Option<String>; 2],
@@ -35,6 +36,18 @@ impl InForce {
     pub(super) fn new(keys: &[(PathBuf, SigningKey)], key_paths: KeyPaths) -> Self {
         let key_ids = keys.iter().map(|(file, key)| (file.clone(), key.key_id().to_owned()));
         Self { key_ids: key_ids.collect(), key_paths, ..Self::default() }
+    }
+
+    /// Writes the lifetimes of `snapshot`, which is in force, if that is to be done. Returns the fault if
+    /// they could not be written.
+    pub(super) fn write_lifetimes(&mut self, snapshot: &Snapshot) -> Option<String> {
+        if !self.lacks_lifetimes {
+            return None;
+        }
+        let Snapshot { lifetimes, clients, config, .. } = snapshot;
+        let fault = lifetimes.write(clients, &config.startup.state).err();
+        self.lacks_lifetimes = fault.is_some();
+        fault.map(|fault| fault.to_string())
     }
 
     /// Returns those of `updates`, and of the clients that were barred before, that may be put in

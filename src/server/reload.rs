@@ -351,18 +351,8 @@ impl Reloader {
         if is_longer {
             changes.add("shortened lifetimes");
         }
-        let write_lifetimes = |snapshot: &Snapshot, is_lacking: &mut bool| {
-            if *is_lacking {
-                let state = &snapshot.config.startup.state;
-                let fault = snapshot.lifetimes.write(&snapshot.clients, state).err();
-                *is_lacking = fault.is_some();
-                fault.map(|fault| fault.to_string())
-            } else {
-                None
-            }
-        };
         if changes.is_empty() {
-            faults.extend(write_lifetimes(old, &mut in_force.lacks_lifetimes));
+            faults.extend(in_force.write_lifetimes(old));
             return Ok(false);
         }
 
@@ -371,7 +361,7 @@ impl Reloader {
         in_force.lacks_lifetimes |= !old.lifetimes.is_recorded_as(&new.lifetimes, &differences);
         let new = Arc::new(new);
         self.context.snapshot.store(Arc::clone(&new));
-        faults.extend(write_lifetimes(&new, &mut in_force.lacks_lifetimes));
+        faults.extend(in_force.write_lifetimes(&new));
         self.context.passwords.keep_only(|id| new.clients.get(id));
         info!(generation, %changes, "reloaded");
         self.context.write_audit(&Event::Reloaded { generation, changes: &changes.to_string() });

@@ -3,7 +3,7 @@
 use std::collections::BTreeMap;
 use std::path::Path;
 use std::sync::Arc;
-use std::sync::mpsc::{Receiver, sync_channel};
+use std::sync::mpsc::sync_channel;
 use std::thread::{self, available_parallelism};
 
 use compact_str::CompactString;
@@ -111,8 +111,13 @@ pub(super) fn parse_all<T>(
     let (send, receive) = sync_channel::<Vec<(CompactString, String)>>(WAITING_BATCHES);
     let receive = Mutex::new(receive);
     let threads = available_parallelism().map_or(1, usize::from);
+    let next = || receive.lock().recv();
+    let work = || {
+        while let Ok(batch) = next() {
+            take(parse_batch(store, batch));
+        }
+    };
     thread::scope(|scope| {
-        let work = || parse_batches(store, &receive, take);
         // At least one batch is read by this thread if none can be started.
         let started = (0..threads)
             .filter(|_| thread::Builder::new().spawn_scoped(scope, work).is_ok())
@@ -136,18 +141,6 @@ pub(super) fn parse_all<T>(
         drop(send);
         done
     })
-}
-
-fn parse_batches(
-    store: &Path,
-    batches: &Mutex<Receiver<Vec<(CompactString, String)>>>,
-    take: &impl Fn(Vec<Entry>),
-) {
-    loop {
-        let batch = batches.lock().recv();
-        let Ok(batch) = batch else { return };
-        take(parse_batch(store, batch));
-    }
 }
 
 fn parse_batch(store: &Path, batch: Vec<(CompactString, String)>) -> Vec<Entry> {
