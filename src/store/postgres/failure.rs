@@ -226,15 +226,11 @@ pub(super) fn literal(text: &str) -> String {
     if !text.contains(|c: char| c.is_control() || c == '\\') {
         return format!("'{quoted}'");
     }
-    let mut escaped = String::with_capacity(quoted.len());
-    for c in quoted.chars() {
-        if c.is_control() {
-            escaped.push_str(&format!("\\u{:04x}", u32::from(c)));
-        } else {
-            escaped.push(c);
-        }
-    }
-    format!("E'{escaped}'")
+    let escape = |c: char| match c.is_control() {
+        true => format!("\\u{:04x}", u32::from(c)),
+        false => c.to_string(),
+    };
+    format!("E'{}'", quoted.chars().map(escape).collect::<String>())
 }
 
 const MAX_TEXT: usize = 300;

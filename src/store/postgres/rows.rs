@@ -2,7 +2,6 @@
 
 use std::collections::BTreeMap;
 use std::path::Path;
-use std::sync::Arc;
 use std::sync::mpsc::sync_channel;
 use std::thread::{self, available_parallelism};
 
@@ -91,7 +90,7 @@ pub(super) fn each_client(
     take: &(impl Fn(Vec<Entry>) + Sync),
     raw: &mut dyn FnMut(&str, &str),
 ) -> Result<(), Failure> {
-    let store = Arc::<Path>::from(database.name());
+    let store = database.name().to_owned();
     parse_all(&store, take, |parse| {
         database.for_each(ALL, &[], ROW_LIMIT, |row| {
             let (id, text) = (row.get(0)?, row.get(1)?);
@@ -104,7 +103,7 @@ pub(super) fn each_client(
 
 /// Parses the entries that `read` passes on, as [`each_client`] does.
 pub(super) fn parse_all<T>(
-    store: &Arc<Path>,
+    store: &Path,
     take: &(impl Fn(Vec<Entry>) + Sync),
     read: impl FnOnce(&mut dyn FnMut(&str, &str)) -> T,
 ) -> T {

@@ -54,9 +54,8 @@ pub fn load(
     reading.require(expected)?;
     let mut known = Known::default();
     let collected = Collected::new(0);
-    let name = Arc::<Path>::from(path);
     let take = |entries| collected.add(entries);
-    rows::parse_all(&name, &take, |parse| -> Result<(), Fault> {
+    rows::parse_all(path, &take, |parse| -> Result<(), Fault> {
         while let Some(record) = reading.next()? {
             for item in items(&record) {
                 match item {
