@@ -44,8 +44,6 @@ use crate::keys::rotation::PlannedKey;
 use crate::oauth::client_assertion::AudienceForm;
 use crate::random::Random;
 pub(crate) use crate::server::judge::{about_certificate_proxies, about_state_directory, judge};
-#[doc(hidden)]
-pub use crate::server::reload::News;
 pub use crate::server::reload::{Reloaded, Reloader};
 #[cfg(feature = "postgres")]
 use crate::server::sources::FIRST_KEY_BITS;
@@ -54,11 +52,13 @@ pub use crate::server::start_error::StartError;
 use crate::signing::backends::Backends;
 use crate::signing::engine::Engine;
 use crate::snapshot::Snapshot;
+#[doc(hidden)]
+pub use crate::snapshot::news::News;
 use crate::state::key_rotation::KeyRotation;
 use crate::state::verified_tokens::VerifiedTokens;
 #[cfg(feature = "postgres")]
 use crate::store::postgres::{
-    follow::{Follower, Following, Keys, Sink},
+    follow::{Follower, Following, Sink},
     rotation::Serving,
 };
 use crate::telemetry::audit::Event;
@@ -112,19 +112,17 @@ impl Server {
     /// [`StartError`] if the server cannot start.
     pub fn new(config: &Config, clock: Clock, random: Random) -> Result<Self, StartError> {
         let sources = sources::open(config, &clock, &random)?;
-        let Sources { clients, keys, in_force, key_files, admin_token, issuer, .. } = sources;
+        let Sources { clients, keys, mut in_force, key_files, admin_token, issuer, .. } = sources;
         let Sources { lifetimes, retention, loss, audit, revocations, uses, .. } = sources;
         let Sources { decoy_key, secret_uses, store, .. } = sources;
         let limits = &config.startup.limits;
         let state = &config.startup.state;
         let lifetimes_fault = lifetimes.write(&clients, state).err().map(|fault| fault.to_string());
-        if let Some(fault) = &lifetimes_fault {
-            warn!("{fault}");
-        }
-        if let Some(warning) = about_state_directory(state) {
+        for warning in lifetimes_fault.clone().into_iter().chain(about_state_directory(state)) {
             warn!("{warning}");
         }
-        let in_force = in_force.without_lifetimes(lifetimes_fault.clone());
+        in_force.lacks_lifetimes = lifetimes_fault.is_some();
+        in_force.degraded[0].clone_from(&lifetimes_fault);
         let keys = KeySet::new(keys, retention);
         let signing_key = keys.signing_key(clock.now().into()).map(|key| &**key.private_key());
         let backends = Backends::new(config.startup.signer, signing_key);
@@ -290,20 +288,13 @@ fn follow(
     reloader: &Arc<Reloader>,
 ) -> Result<Option<Following>, Fault> {
     let Some(follower) = follower else { return Ok(None) };
-    let (context, reloader) = (Arc::clone(context), Arc::clone(reloader));
-    let apply = move |clients, keys: Option<Keys>, lifetimes| {
-        let (keys, kept_keys) = keys.map(|keys| (keys.read, keys.kept)).unzip();
-        let kept_keys = kept_keys.unwrap_or_default();
-        drop(reloader.apply(News { clients, keys, kept_keys, lifetimes }));
-    };
-    let key_rotation = Arc::clone(&context.key_rotation);
-    let [of_clients, of_lifetimes] = [(); 2].map(|()| Arc::clone(&context));
+    let reloader = Arc::clone(reloader);
+    let [of_snapshot, of_keys] = [(); 2].map(|()| Arc::clone(context));
     let sink = Sink {
-        apply: Box::new(apply),
-        registered: Box::new(move || Arc::clone(&of_clients.snapshot().clients)),
-        lifetimes: Box::new(move || of_lifetimes.snapshot().lifetimes.clone()),
-        serving: Box::new(move || serving(&context)),
-        key_rotation,
+        apply: Box::new(move |news| drop(reloader.apply(news))),
+        snapshot: Box::new(move || of_snapshot.snapshot()),
+        serving: Box::new(move || serving(&of_keys)),
+        key_rotation: Arc::clone(&context.key_rotation),
     };
     follower.start(sink).map(Some)
 }

@@ -6,6 +6,7 @@ pub mod changes;
 pub mod files;
 pub mod lifetimes;
 pub mod loss;
+pub mod news;
 
 use std::sync::Arc;
 

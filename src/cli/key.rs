@@ -317,7 +317,7 @@ impl KeyArgs {
         #[cfg(feature = "postgres")]
         if config.startup.store.url.is_some() {
             let database = Box::new(database(&config)?);
-            let master_keys = MasterKeys::load(&config.startup.store)?;
+            let master_keys = MasterKeys::load(&config.startup.store, &Random::system())?;
             return Ok(Keys { config, rows: Some((database, master_keys)) });
         }
         Ok(Keys {
@@ -344,9 +344,8 @@ impl Keys {
     ) -> Result<T, CliError> {
         #[cfg(feature = "postgres")]
         if let Some((database, master_keys)) = &mut self.rows {
-            let random = Random::system();
             let done = database.transaction(BULK_LIMIT, |transaction| {
-                change(&mut KeyRows::new(transaction, master_keys, &random))
+                change(&mut KeyRows::new(transaction, master_keys))
             });
             return Ok(done?);
         }

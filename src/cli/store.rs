@@ -9,7 +9,7 @@ use serde_json::json;
 
 use crate::cli::error::CliError;
 use crate::cli::output::print;
-use crate::cli::store::arguments::{FilesArg, ImportArgs, StateArg, StoreArgs};
+use crate::cli::store::arguments::{ExportArgs, ImportArgs, StoreArgs};
 use crate::random::Random;
 use crate::store::postgres::failure::Failure;
 use crate::store::postgres::rekey::{self, Rekeyed};
@@ -54,9 +54,7 @@ pub(super) enum StoreCommand {
         #[command(flatten)]
         store: StoreArgs,
         #[command(flatten)]
-        files: FilesArg,
-        #[command(flatten)]
-        state: StateArg,
+        to: ExportArgs,
     },
 }
 
@@ -66,9 +64,7 @@ pub(super) fn run(command: StoreCommand) -> Result<(), CliError> {
         StoreCommand::Status(store) => show(store),
         StoreCommand::Rekey(store) => rekey(store),
         StoreCommand::Import { store, from } => import::import(store, &from),
-        StoreCommand::Export { store, files, state } => {
-            export::export(store, &files, state.state.as_deref())
-        }
+        StoreCommand::Export { store, to } => export::export(store, &to),
     }
 }
 
@@ -82,16 +78,16 @@ fn show(store: StoreArgs) -> Result<(), CliError> {
     let (settings, mut database) = store.connect()?;
     schema::require(&mut database)?;
     print(status::read(&mut database)?)?;
-    let faults = status::unopened(&mut database, &MasterKeys::load(&settings)?)?;
+    let master_keys = MasterKeys::load(&settings, &Random::system())?;
+    let faults = status::unopened(&mut database, &master_keys)?;
     if faults.is_empty() { Ok(()) } else { Err(faults.into()) }
 }
 
 fn rekey(store: StoreArgs) -> Result<(), CliError> {
     let (settings, mut database) = store.connect()?;
-    let master_keys = MasterKeys::load(&settings)?;
+    let master_keys = MasterKeys::load(&settings, &Random::system())?;
     schema::require(&mut database)?;
-    let Rekeyed { sealed_anew, unchanged } =
-        rekey::rekey(&mut database, &master_keys, &Random::system())?;
+    let Rekeyed { sealed_anew, unchanged } = rekey::rekey(&mut database, &master_keys)?;
     print(json!({
         "store": database.name(), "master_key": master_keys.ids().first(),
         "sealed_anew": sealed_anew, "unchanged": unchanged,

@@ -11,9 +11,10 @@ use crate::oauth::client::Client;
 use crate::registry::client_file::KeyPaths;
 use crate::registry::clients::Update;
 use crate::server::judge::Bars;
+use crate::snapshot::Snapshot;
 
 /// The state of the reloader.
-#[derive(Debug)]
+#[derive(Debug, Default)]
 pub(super) struct InForce {
     /// The id of the key that was the signing key at the last look.
     pub(super) signed_last: Option<String>,
@@ -25,7 +26,7 @@ pub(super) struct InForce {
     pub(super) barred: BTreeMap<CompactString, Client>,
     /// Why the last keys of news are not in force.
     pub(super) key_fault: Option<String>,
-    /// Whether the lifetimes in force could not be written.
+    /// Whether the lifetimes in force are not written yet.
     pub(super) lacks_lifetimes: bool,
     /// The faults of the last reload and of the last news, for `/readyz`.
     pub(super) degraded: [Option<String>; 2],
@@ -34,23 +35,19 @@ pub(super) struct InForce {
 impl InForce {
     pub(super) fn new(keys: &[(PathBuf, SigningKey)], key_paths: KeyPaths) -> Self {
         let key_ids = keys.iter().map(|(file, key)| (file.clone(), key.key_id().to_owned()));
-        Self {
-            signed_last: None,
-            key_ids: key_ids.collect(),
-            key_paths,
-            barred: BTreeMap::new(),
-            key_fault: None,
-            lacks_lifetimes: false,
-            degraded: [const { None }; 2],
-        }
+        Self { key_ids: key_ids.collect(), key_paths, ..Self::default() }
     }
 
-    /// Notes that the lifetimes in force could not be written at the start because of `fault`, if
-    /// there is one.
-    pub(super) fn without_lifetimes(mut self, fault: Option<String>) -> Self {
+    /// Writes the lifetimes of `snapshot`, which is in force, if that is to be done. Returns the fault if
+    /// they could not be written.
+    pub(super) fn write_lifetimes(&mut self, snapshot: &Snapshot) -> Option<String> {
+        if !self.lacks_lifetimes {
+            return None;
+        }
+        let Snapshot { lifetimes, clients, config, .. } = snapshot;
+        let fault = lifetimes.write(clients, &config.startup.state).err();
         self.lacks_lifetimes = fault.is_some();
-        self.degraded[0] = fault;
-        self
+        fault.map(|fault| fault.to_string())
     }
 
     /// Returns those of `updates`, and of the clients that were barred before, that may be put in

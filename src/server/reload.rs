@@ -22,7 +22,7 @@ use crate::keys::key_store::StoredKeys;
 use crate::keys::signing_key::SigningKey;
 use crate::oauth::client_secret::FastHash;
 use crate::registry::client_file::{self, KeyPaths, Loaded};
-use crate::registry::clients::{Registry, Update};
+use crate::registry::clients::Registry;
 use crate::server::in_force::{InForce, KeyIds};
 use crate::server::judge::{Bars, judge};
 use crate::server::rotation::FileRotation;
@@ -30,6 +30,7 @@ use crate::server::start_error::StartError;
 use crate::snapshot::changes::Changes;
 use crate::snapshot::files::{self, Files};
 use crate::snapshot::lifetimes::Shortened;
+use crate::snapshot::news::News;
 use crate::snapshot::{Snapshot, retention};
 use crate::telemetry::audit::Event;
 
@@ -53,20 +54,6 @@ pub struct Reloaded {
     pub is_applied: bool,
     /// The faults of the files. The previous version of each of these files stays in force.
     pub faults: Vec<String>,
-}
-
-/// The changes in the registry and in the keys since the snapshot in force.
-#[doc(hidden)]
-#[derive(Debug, Default)]
-pub struct News {
-    /// The changes of clients. The last change of each client counts.
-    pub clients: Vec<Update>,
-    /// All signing keys, in any state; `None` if they are as before.
-    pub keys: Option<Vec<SigningKey>>,
-    /// The ids of keys that stay as they are, although they are not in `keys`.
-    pub kept_keys: Vec<String>,
-    /// Lifetimes that other servers have noted as shortened, by client; empty for all clients.
-    pub lifetimes: Vec<(String, Shortened)>,
 }
 
 /// The newest version without a fault of each file.
@@ -364,18 +351,8 @@ impl Reloader {
         if is_longer {
             changes.add("shortened lifetimes");
         }
-        let write_lifetimes = |snapshot: &Snapshot, is_lacking: &mut bool| {
-            if *is_lacking {
-                let state = &snapshot.config.startup.state;
-                let fault = snapshot.lifetimes.write(&snapshot.clients, state).err();
-                *is_lacking = fault.is_some();
-                fault.map(|fault| fault.to_string())
-            } else {
-                None
-            }
-        };
         if changes.is_empty() {
-            faults.extend(write_lifetimes(old, &mut in_force.lacks_lifetimes));
+            faults.extend(in_force.write_lifetimes(old));
             return Ok(false);
         }
 
@@ -384,7 +361,7 @@ impl Reloader {
         in_force.lacks_lifetimes |= !old.lifetimes.is_recorded_as(&new.lifetimes, &differences);
         let new = Arc::new(new);
         self.context.snapshot.store(Arc::clone(&new));
-        faults.extend(write_lifetimes(&new, &mut in_force.lacks_lifetimes));
+        faults.extend(in_force.write_lifetimes(&new));
         self.context.passwords.keep_only(|id| new.clients.get(id));
         info!(generation, %changes, "reloaded");
         self.context.write_audit(&Event::Reloaded { generation, changes: &changes.to_string() });

@@ -24,8 +24,6 @@ use crate::keys::signing_key::SigningKey;
 use crate::oauth::client_secret::FastHash;
 use crate::oauth::decoy::DecoyKey;
 use crate::random::Random;
-#[cfg(feature = "postgres")]
-use crate::registry::client_file::KeyPaths;
 use crate::registry::client_file::Loaded;
 use crate::registry::clients::Registry;
 use crate::server::in_force::InForce;
@@ -44,7 +42,7 @@ use crate::state::uses::Uses;
 #[cfg(feature = "postgres")]
 use crate::store::postgres::follow::Follower;
 #[cfg(feature = "postgres")]
-use crate::store::postgres::node::{Node, Opening};
+use crate::store::postgres::node::Node;
 use crate::telemetry::audit::Audit;
 
 /// Clients, keys and state of a server.
@@ -144,11 +142,11 @@ fn of_store(config: &Config, clock: &Clock, random: &Random) -> Result<Sources, 
     let audit = audit(config)?;
     let startup = &config.startup;
     let open = || -> Result<_, StartError> {
-        let opened = Node::open(Opening { startup, clock, random, audit: audit.clone() });
+        let opened = Node::open(startup, clock, random, audit.clone());
         let mut node = opened.map_err(StartError::Files)?;
         let issuer = judged(config, &node.clients)?;
         if node.keys.is_empty() {
-            let made = node.make_first_key(random, FIRST_KEY_BITS, clock.now());
+            let made = node.make_first_key(FIRST_KEY_BITS, clock.now());
             made.map_err(StartError::Files)?;
         }
         Ok((node, issuer))
@@ -168,7 +166,7 @@ fn of_store(config: &Config, clock: &Clock, random: &Random) -> Result<Sources, 
     Ok(Sources {
         clients,
         keys,
-        in_force: InForce::new(&[], KeyPaths::new()),
+        in_force: InForce::default(),
         key_files: Stamp::default(),
         admin_token,
         issuer,

@@ -1,7 +1,6 @@
 //! The store in PostgreSQL. All SQL of the program is in this module.
 
 mod birth;
-mod blocking;
 mod changed;
 pub mod client_document;
 pub mod database;

@@ -25,7 +25,8 @@ use crate::store::postgres::start;
 
 /// Says whether `serve` could start while the database is away.
 pub(super) fn about_snapshot(config: &Config) -> Option<String> {
-    let (is_warning, line) = start::about_snapshot(&config.startup, Clock::system().now())?;
+    let (random, now) = (Random::system(), Clock::system().now());
+    let (is_warning, line) = start::about_snapshot(&config.startup, &random, now)?;
     Some(format!("{}: {line}", if is_warning { "warning" } else { "note" }))
 }
 
@@ -44,9 +45,8 @@ pub(super) fn load(config: &Config) -> Result<Loaded, CliError> {
 
     let contradiction = config.startup.store.contradiction();
     problems.extend(contradiction.map(|(setting, problem)| format!("{setting}: {problem}")));
-    let master_keys = MasterKeys::load(&config.startup.store).map_err(|fault| {
-        problems.push(fault.to_string());
-    });
+    let master_keys = MasterKeys::load(&config.startup.store, &Random::system());
+    let master_keys = master_keys.map_err(|fault| problems.push(fault.to_string()));
     let mut database = database(config).map_err(|error| {
         problems.push(error.0);
         problems.extend(about_snapshot(config));
@@ -56,8 +56,7 @@ pub(super) fn load(config: &Config) -> Result<Loaded, CliError> {
     };
     let (text, keys) = database.reading(BULK_LIMIT, |transaction| {
         let text = client_document::read_all(transaction)?;
-        let random = Random::system();
-        let keys = StoredKeys::read(&mut KeyRows::new(transaction, &master_keys, &random));
+        let keys = StoredKeys::read(&mut KeyRows::new(transaction, &master_keys));
         Ok::<_, Vec<Fault>>((text, keys))
     })?;
     problems.extend(keys.faults.iter().map(ToString::to_string));

@@ -21,13 +21,16 @@ pub(crate) struct StoreArgs {
 }
 
 #[derive(Args, Debug)]
-pub(crate) struct FilesArg {
+pub(crate) struct ExportArgs {
     /// Client registry.
     #[arg(long, value_name = "FILE", value_hint = ValueHint::FilePath)]
     pub(super) clients: PathBuf,
     /// Directory of signing keys.
     #[arg(long, value_name = "DIRECTORY", value_hint = ValueHint::DirPath)]
     pub(super) keys: PathBuf,
+    /// New state directory: gets the revocations.
+    #[arg(long, value_name = "DIRECTORY", value_hint = ValueHint::DirPath)]
+    pub(super) state: Option<PathBuf>,
 }
 
 #[derive(Args, Debug)]
@@ -42,13 +45,6 @@ pub(crate) struct ImportArgs {
     pub(super) keys: Option<PathBuf>,
     /// State directory of the servers that have used the files: adds its revocations to those in the
     /// store. Without --clients and --keys, the store need not be empty.
-    #[arg(long, value_name = "DIRECTORY", value_hint = ValueHint::DirPath)]
-    pub(super) state: Option<PathBuf>,
-}
-
-#[derive(Args, Debug)]
-pub(crate) struct StateArg {
-    /// New state directory: gets the revocations.
     #[arg(long, value_name = "DIRECTORY", value_hint = ValueHint::DirPath)]
     pub(super) state: Option<PathBuf>,
 }

@@ -7,10 +7,11 @@ use serde_json::json;
 
 use crate::cli::error::CliError;
 use crate::cli::output::print;
-use crate::cli::store::arguments::{FilesArg, StoreArgs};
+use crate::cli::store::arguments::{ExportArgs, StoreArgs};
 use crate::clock::Clock;
 use crate::fault::Fault;
 use crate::fs::whole_file;
+use crate::random::Random;
 use crate::registry::client_file::{self, edit};
 use crate::snapshot::lifetimes::Recorded;
 use crate::state::revocations::{Revocations, text_of};
@@ -20,17 +21,13 @@ use crate::store::postgres::schema;
 use crate::store::postgres::seal::MasterKeys;
 use crate::store::postgres::transfer::{self, Contents};
 
-pub(super) fn export(
-    store: StoreArgs,
-    files: &FilesArg,
-    state: Option<&Path>,
-) -> Result<(), CliError> {
-    let FilesArg { clients: registry, keys: directory } = files;
-    let revocations = state.map(Revocations::file);
+pub(super) fn export(store: StoreArgs, to: &ExportArgs) -> Result<(), CliError> {
+    let ExportArgs { clients: registry, keys: directory, state } = to;
+    let revocations = state.as_deref().map(Revocations::file);
     require_new(registry, directory, revocations.as_deref())?;
     let clock = Clock::system();
     let (settings, mut database) = store.connect()?;
-    let master_keys = MasterKeys::load(&settings)?;
+    let master_keys = MasterKeys::load(&settings, &Random::system())?;
     schema::require(&mut database)?;
     let Contents { clients, keys } = transfer::export(&mut database, &master_keys)?;
     let entries: Vec<_> = clients.iter().map(|(_, entry)| entry.as_str()).collect();

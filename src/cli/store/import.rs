@@ -54,8 +54,8 @@ pub(super) fn import(store: StoreArgs, from: &ImportArgs) -> Result<(), CliError
         line["cut_offs"] = json!(cut_offs);
     }
     if let Some(contents) = contents {
-        let master_keys = MasterKeys::load(&settings)?;
-        let done = transfer::import(&mut database, &contents, &master_keys, &Random::system())?;
+        let master_keys = MasterKeys::load(&settings, &Random::system())?;
+        let done = transfer::import(&mut database, &contents, &master_keys)?;
         line["clients"] = json!(contents.clients.len());
         line["keys"] = json!(contents.keys.len());
         line["imported"] = json!(done == Imported::All);

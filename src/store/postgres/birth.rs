@@ -22,15 +22,14 @@ pub(super) fn write(database: &mut Database) -> Result<(), Failure> {
 ///
 /// The [`Failure`] of the statement.
 pub(super) fn renew(database: &mut Database, snapshot: &str) -> Result<bool, Failure> {
-    let rows = database.query(RENEW, &[(&snapshot, Type::TEXT)], REQUEST_LIMIT)?;
-    rows.first().map_or(Ok(false), |row| row.get(0))
+    Ok(database.value(RENEW, &[(&snapshot, Type::TEXT)])?.unwrap_or(false))
 }
 
 /// Returns the failure that a birth that was just written does not count.
 pub(super) fn missing(store: &Path) -> Failure {
     let problem = "records no use of an assertion or proof: the table grantd.guard must be \
                    UNLOGGED and on the primary: see `grantd store status`";
-    Failure::new(FailureKind::Schema, store, problem)
+    Failure::new(FailureKind::Refused, store, problem)
 }
 
 const BIRTH: &str = "select from grantd.begin_epoch()";

@@ -11,6 +11,7 @@ use crate::registry::client_file::{self, edit};
 use crate::registry::clients::Registry;
 use crate::store::postgres::database::{BULK_LIMIT, Database, Parameter, Transaction, Type};
 use crate::store::postgres::failure::{Failure, clean, literal};
+use crate::store::postgres::row::PART;
 use crate::store::postgres::rows::{self, Entry};
 
 /// Reads the clients with these `ids`.
@@ -127,18 +128,35 @@ pub fn write(transaction: &mut Transaction<'_>, old: &str, new: &str) -> Result<
     let (changed, added): (Vec<_>, Vec<_>) =
         after.into_iter().partition(|(id, _)| before.contains_key(id));
     put(transaction, UPDATE, &changed)?;
-    put(transaction, INSERT, &added)?;
+    insert(transaction, &added)?;
     Ok(())
+}
+
+/// Adds clients, each with its entry.
+pub(super) fn insert(
+    transaction: &mut Transaction<'_>,
+    entries: &[(String, impl AsRef<str>)],
+) -> Result<(), Failure> {
+    put(transaction, INSERT, entries)
 }
 
 fn put(
     transaction: &mut Transaction<'_>,
     sql: &str,
-    entries: &[(String, &str)],
+    mut entries: &[(String, impl AsRef<str>)],
 ) -> Result<(), Failure> {
-    for part in entries.chunks(ROWS) {
-        let (ids, entries): (Vec<_>, Vec<_>) = part.iter().map(|(id, entry)| (id, *entry)).unzip();
-        transaction.query(sql, &[(&ids, Type::TEXT_ARRAY), (&entries, Type::TEXT_ARRAY)])?;
+    while !entries.is_empty() {
+        // As many as fit into a statement of a bounded size, but at least one.
+        let mut bytes = 0;
+        let count = entries.iter().take(PART).take_while(|(id, entry)| {
+            bytes += id.len() + entry.as_ref().len();
+            bytes <= BYTES
+        });
+        let (part, left) = entries.split_at(count.count().max(1));
+        let (ids, texts): (Vec<_>, Vec<_>) =
+            part.iter().map(|(id, entry)| (id, entry.as_ref())).unzip();
+        transaction.query(sql, &[(&ids, Type::TEXT_ARRAY), (&texts, Type::TEXT_ARRAY)])?;
+        entries = left;
     }
     Ok(())
 }
@@ -157,5 +175,5 @@ const INSERT: &str = "insert into grantd.client (client_id, entry) select * from
 const LOCK: i64 = 0x6772_616e_7464_0003;
 /// The most faults of entries that are shown.
 const MOST_FAULTS: usize = 20;
-/// The most rows of one statement.
-const ROWS: usize = 10_000;
+/// The most bytes of the texts of one statement.
+const BYTES: usize = 8 << 20;

@@ -5,6 +5,7 @@
 //! are unnamed and set nothing in the session, so a PgBouncer in transaction mode may stand between.
 
 use std::cell::Cell;
+use std::future::Future;
 use std::panic::{AssertUnwindSafe, catch_unwind};
 use std::path::Path;
 use std::pin::pin;
@@ -20,12 +21,11 @@ pub use tokio_postgres::types::{FromSql, ToSql, Type};
 use crate::clock::Clock;
 use crate::config::StoreSettings;
 use crate::fault::Fault;
-use crate::store::postgres::blocking::{too_slow, wait};
 use crate::store::postgres::dial::{Connection, Target};
-use crate::store::postgres::failure::{Failure, FailureKind, store_name};
+use crate::store::postgres::failure::{Failure, FailureKind};
 pub use crate::store::postgres::row::Row;
+use crate::store::postgres::row::first;
 use crate::store::postgres::timelines::{Timeline, Timelines};
-use crate::store::postgres::tls;
 
 /// One connection to the database, which is made when it is needed, and anew when it was lost.
 pub struct Database {
@@ -57,30 +57,12 @@ impl Database {
     ///
     /// A [`Fault`] if `settings` has no URL or no certificate authorities can be read.
     pub fn new(settings: &StoreSettings, clock: &Clock) -> Result<Self, Fault> {
-        let Some(url) = settings.url.clone() else {
-            return Err(Fault::new(
-                Path::new("store.url"),
-                "is not set: pass the URL of a PostgreSQL database in GRANTD_STORE_URL, in the \
-                 configuration file, or, without a password, with --store",
-            ));
-        };
-        let name: Arc<Path> = store_name(&url).into();
-        let needs_tls = url.hosts().iter().any(|host| url.is_encrypted(host));
-        let tls = needs_tls.then(|| tls::connector(settings)).transpose()?;
-        let user = match url.user() {
-            Some(user) => user.to_owned(),
-            None => whoami().ok_or_else(|| {
-                Fault::new(
-                    &name,
-                    "names no role: write it before the host, as in postgres://role@host/database",
-                )
-            })?,
-        };
-        let database = url.database().unwrap_or(&user).to_owned();
+        let target = Target::of(settings)?;
         let runtime = Builder::new_current_thread().enable_all().build();
-        let runtime = runtime.map_err(|error| Fault::cannot("connected to", &name, &error))?;
+        let runtime =
+            runtime.map_err(|error| Fault::cannot("connected to", &target.name, &error))?;
         Ok(Self {
-            target: Target { url, name, user, database, tls, timelines: None },
+            target,
             clock: clock.clone(),
             runtime: Some(runtime),
             connection: None,
@@ -121,7 +103,7 @@ impl Database {
     /// A [`Failure`] if the settings are faulty or the database cannot be reached.
     pub fn connect(settings: &StoreSettings, clock: &Clock) -> Result<Self, Vec<Fault>> {
         let mut database = Self::new(settings, clock)?;
-        database.connected()?;
+        database.connected(None)?;
         Ok(database)
     }
 
@@ -131,7 +113,7 @@ impl Database {
     ///
     /// A [`Failure`] if the database cannot be reached.
     pub fn connect_within(&mut self, limit: Duration) -> Result<(), Failure> {
-        self.connected_within(Some(limit))
+        self.connected(Some(limit))
     }
 
     /// The name of the store: its URL without the password.
@@ -157,13 +139,18 @@ impl Database {
         parameters: &[Parameter<'_>],
         limit: Duration,
     ) -> Result<Vec<Row>, Failure> {
-        self.connected()?;
-        let mut rows = Vec::new();
-        self.run(sql, parameters, limit, SHORT, &mut |row| {
-            rows.push(row);
-            Ok(())
-        })?;
-        Ok(rows)
+        self.connected(None)?;
+        self.rows(sql, parameters, limit)
+    }
+
+    /// Runs one statement as [`Self::query`] does, within [`REQUEST_LIMIT`]. Returns the first value of
+    /// the first row; `None` if there is no row.
+    pub(super) fn value<T: for<'r> FromSql<'r>>(
+        &mut self,
+        sql: &str,
+        parameters: &[Parameter<'_>],
+    ) -> Result<Option<T>, Failure> {
+        first(&self.query(sql, parameters, REQUEST_LIMIT)?)
     }
 
     /// Runs one statement outside a transaction, and passes each row to `each` as it arrives. Each
@@ -180,7 +167,7 @@ impl Database {
         limit: Duration,
         mut each: impl FnMut(Row) -> Result<(), Failure>,
     ) -> Result<(), Failure> {
-        self.connected()?;
+        self.connected(None)?;
         self.run(sql, parameters, limit, LONG, &mut each)
     }
 
@@ -219,7 +206,7 @@ impl Database {
         limit: Duration,
         work: impl FnOnce(&mut Transaction<'_>) -> Result<T, E>,
     ) -> Result<T, E> {
-        self.connected()?;
+        self.connected(None)?;
         self.run_script(begin, limit)?;
         let mut transaction = Transaction { database: self, limit, failed: None };
         let done = work(&mut transaction);
@@ -242,12 +229,8 @@ impl Database {
         }
     }
 
-    /// Makes sure that there is a connection.
-    fn connected(&mut self) -> Result<(), Failure> {
-        self.connected_within(None)
-    }
-
-    fn connected_within(&mut self, limit: Option<Duration>) -> Result<(), Failure> {
+    /// Makes sure that there is a connection, within `limit` if there is one.
+    fn connected(&mut self, limit: Option<Duration>) -> Result<(), Failure> {
         if self.is_alive() {
             return Ok(());
         }
@@ -261,10 +244,10 @@ impl Database {
             pause = *next;
         }
         let target = &self.target;
-        let connected = wait(self.runtime.as_ref(), &target.about(), async {
+        let connected = self.wait(async {
             let Some(limit) = limit else { return target.connect().await };
             let connected = timeout(limit, target.connect()).await;
-            connected.unwrap_or_else(|_| Err(target.about().away(&too_slow(limit))))
+            connected.unwrap_or_else(|_| Err(target.about().too_slow(limit)))
         });
         match connected {
             Ok(connection) => {
@@ -280,18 +263,42 @@ impl Database {
         }
     }
 
+    /// Runs `work` on this thread until it ends. A panic, which a malformed answer may cause in the
+    /// client library, is a failure.
+    fn wait<T>(&self, work: impl Future<Output = Result<T, Failure>>) -> Result<T, Failure> {
+        let about = self.target.about();
+        let Some(runtime) = &self.runtime else { return Err(about.away("is no longer used")) };
+        catch_unwind(AssertUnwindSafe(|| runtime.block_on(work)))
+            .unwrap_or_else(|_| Err(about.malformed("an answer that cannot be read")))
+    }
+
     /// Whether there is a connection that the server has not closed.
-    fn is_alive(&mut self) -> bool {
+    fn is_alive(&self) -> bool {
         let Some(connection) = &self.connection else { return false };
         // The task of the connection runs only while this thread waits for an answer. It must run
         // now to notice that the server has closed the connection.
-        let ran = wait(self.runtime.as_ref(), &self.target.about(), async {
+        let ran = self.wait(async {
             for _ in 0..3 {
                 tokio::task::yield_now().await;
             }
             Ok(())
         });
         ran.is_ok() && !connection.client.is_closed() && self.target.is_current(connection)
+    }
+
+    /// Runs a statement on the connection that there is, and returns its rows.
+    fn rows(
+        &mut self,
+        sql: &str,
+        parameters: &[Parameter<'_>],
+        limit: Duration,
+    ) -> Result<Vec<Row>, Failure> {
+        let mut rows = Vec::new();
+        self.run(sql, parameters, limit, SHORT, &mut |row| {
+            rows.push(row);
+            Ok(())
+        })?;
+        Ok(rows)
     }
 
     /// Runs a statement on the connection that there is.
@@ -314,7 +321,7 @@ impl Database {
         let all = limit * ROWS_OF_LIMIT;
         let read = async {
             let of = |error: tokio_postgres::Error| connection.failure(&error, &about);
-            let late = |_| about.away(&too_slow(limit));
+            let late = |_| about.too_slow(limit);
             let parameters = parameters.iter().map(|(value, of)| (*value, of.clone()));
             let rows = timeout(limit, connection.client.query_typed_raw(sql, parameters));
             let mut rows = pin!(rows.await.map_err(late)?.map_err(of)?);
@@ -329,9 +336,8 @@ impl Database {
             }
             Ok(())
         };
-        let result = wait(self.runtime.as_ref(), &about, async {
-            timeout(all, read).await.unwrap_or_else(|_| Err(about.away(&too_slow(all))))
-        });
+        let result = self
+            .wait(async { timeout(all, read).await.unwrap_or_else(|_| Err(about.too_slow(all))) });
         self.keep_if_sound(result, stopped.get())
     }
 
@@ -342,10 +348,10 @@ impl Database {
         };
         connection.allowance.store(MAX_ANSWER, Ordering::Relaxed);
         let about = self.target.about();
-        let result = wait(self.runtime.as_ref(), &about, async {
+        let result = self.wait(async {
             match timeout(limit, connection.client.batch_execute(sql)).await {
                 Ok(done) => done.map_err(|error| connection.failure(&error, &about)),
-                Err(_) => Err(about.away(&too_slow(limit))),
+                Err(_) => Err(about.too_slow(limit)),
             }
         });
         self.keep_if_sound(result, false)
@@ -357,9 +363,8 @@ impl Database {
         result: Result<T, Failure>,
         is_unread: bool,
     ) -> Result<T, Failure> {
-        use FailureKind::{Refused, Schema, Statement};
-        let is_sound = |failure: &Failure| matches!(failure.kind, Refused | Schema | Statement(_));
-        if is_unread || result.as_ref().is_err_and(|failure| !is_sound(failure)) {
+        let is_unsound = |failure: &Failure| failure.kind != FailureKind::Refused;
+        if is_unread || result.as_ref().is_err_and(is_unsound) {
             self.drop_connection();
         }
         result
@@ -410,12 +415,17 @@ impl Transaction<'_> {
     ///
     /// The [`Failure`]. The transaction will be rolled back.
     pub fn query(&mut self, sql: &str, parameters: &[Parameter<'_>]) -> Result<Vec<Row>, Failure> {
-        let mut rows = Vec::new();
-        let done = self.database.run(sql, parameters, self.limit, SHORT, &mut |row| {
-            rows.push(row);
-            Ok(())
-        });
-        self.note(done).map(|()| rows)
+        let done = self.database.rows(sql, parameters, self.limit);
+        self.note(done)
+    }
+
+    /// Runs one statement, and returns the first value of the first row; `None` if there is no row.
+    pub(super) fn value<T: for<'r> FromSql<'r>>(
+        &mut self,
+        sql: &str,
+        parameters: &[Parameter<'_>],
+    ) -> Result<Option<T>, Failure> {
+        first(&self.query(sql, parameters)?)
     }
 
     /// Runs one statement, and passes each row to `each` as it arrives.
@@ -454,17 +464,11 @@ impl Transaction<'_> {
         self.database.target.about().malformed("a result lacks a row")
     }
 
-    fn note(&mut self, done: Result<(), Failure>) -> Result<(), Failure> {
+    fn note<T>(&mut self, done: Result<T, Failure>) -> Result<T, Failure> {
         done.inspect_err(|failure| {
             self.failed.get_or_insert_with(|| failure.clone());
         })
     }
-}
-
-/// The name of the user of the process.
-fn whoami() -> Option<String> {
-    let variables = ["USER", "LOGNAME"];
-    variables.iter().find_map(|name| std::env::var(name).ok()).filter(|name| !name.is_empty())
 }
 
 /// The greatest length of a result.

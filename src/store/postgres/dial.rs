@@ -3,7 +3,7 @@
 use std::future::Future;
 use std::io;
 use std::net::SocketAddr;
-use std::path::Path;
+use std::path::{Path, PathBuf};
 use std::sync::Arc;
 use std::sync::atomic::{AtomicU64, Ordering};
 use std::time::Duration;
@@ -11,7 +11,7 @@ use std::time::Duration;
 use futures_util::future::join_all;
 use parking_lot::Mutex;
 use socket2::{SockRef, TcpKeepalive};
-use tokio::io::{AsyncRead, AsyncWrite};
+use tokio::io::{AsyncRead, AsyncWrite, join, split};
 use tokio::net::TcpStream;
 #[cfg(unix)]
 use tokio::net::UnixStream;
@@ -21,7 +21,8 @@ use tokio_postgres::config::SslMode;
 use tokio_postgres::{Client, NoTls, SimpleQueryMessage};
 use tokio_rustls::TlsConnector;
 
-use crate::config::{StoreHost, StoreUrl};
+use crate::config::{StoreHost, StoreSettings, StoreUrl};
+use crate::fault::Fault;
 use crate::store::postgres::failure::{About, Failure, FailureKind, READ_ONLY};
 use crate::store::postgres::framing::Guarded;
 use crate::store::postgres::password;
@@ -66,8 +67,37 @@ impl Connection {
 }
 
 impl Target {
+    /// Returns the database of `settings`.
+    ///
+    /// # Errors
+    ///
+    /// A [`Fault`] if `settings` has no URL or no certificate authorities can be read.
+    pub(super) fn of(settings: &StoreSettings) -> Result<Self, Fault> {
+        let Some(url) = settings.url.clone() else {
+            return Err(Fault::new(
+                Path::new("store.url"),
+                "is not set: pass the URL of a PostgreSQL database in GRANTD_STORE_URL, in the \
+                 configuration file, or, without a password, with --store",
+            ));
+        };
+        let name: Arc<Path> = PathBuf::from(url.to_string()).into();
+        let needs_tls = url.hosts().iter().any(|host| url.is_encrypted(host));
+        let tls = needs_tls.then(|| tls::connector(settings)).transpose()?;
+        let problem =
+            "names no role: write it before the host, as in postgres://role@host/database";
+        let user = url.user().map(str::to_owned).or_else(whoami);
+        let user = user.ok_or_else(|| Fault::new(&name, problem))?;
+        let database = url.database().unwrap_or(&user).to_owned();
+        Ok(Self { url, name, user, database, tls, timelines: None })
+    }
+
     pub(super) fn about(&self) -> About<'_> {
         About { store: &self.name, host: None, user: &self.user, database: &self.database }
+    }
+
+    fn about_host(&self, host: &StoreHost) -> About<'_> {
+        let has_several = self.url.hosts().len() > 1;
+        About { host: has_several.then(|| host.to_string()), ..self.about() }
     }
 
     /// Whether `connection` can still be used: a higher timeline may have been seen since.
@@ -85,7 +115,7 @@ impl Target {
     /// A [`Failure`] if a higher one of the same system was seen.
     pub(super) fn admit(&self, timeline: &Timeline, about: &About<'_>) -> Result<(), Failure> {
         let Some(timelines) = &self.timelines else { return Ok(()) };
-        let host = about.host.map_or_else(|| self.name.display().to_string(), str::to_owned);
+        let host = about.host.clone().unwrap_or_else(|| self.name.display().to_string());
         timelines.admit(&host, timeline).map_err(|problem| about.away(&problem))
     }
 
@@ -98,12 +128,13 @@ impl Target {
         let mut failures = Vec::new();
         let mut hosts = self.url.hosts().iter();
         while let Some(host) = hosts.next() {
-            match self.connect_to_one(host).await {
+            match self.connect_to(host).await {
                 Ok(connection) => {
                     if self.timelines.is_some() {
                         self.look_at(hosts.as_slice()).await;
                     }
-                    match self.still_admit(&connection, host) {
+                    let Some(timeline) = &connection.timeline else { return Ok(connection) };
+                    match self.admit(timeline, &self.about_host(host)) {
                         Ok(()) => return Ok(connection),
                         Err(failure) => failures.push(failure),
                     }
@@ -120,7 +151,7 @@ impl Target {
     /// Notes the timelines of the other hosts: a server that was not there at a failover does not
     /// know the new one.
     async fn look_at(&self, hosts: &[StoreHost]) {
-        let looks = hosts.iter().map(|host| timeout(LOOK, self.connect_to_one(host)));
+        let looks = hosts.iter().map(|host| timeout(LOOK, self.connect_to(host)));
         for seen in join_all(looks).await.into_iter().flatten().flatten() {
             drop(seen.client);
             // Without its client, the task ends the connection and itself.
@@ -128,36 +159,17 @@ impl Target {
         }
     }
 
-    fn still_admit(&self, connection: &Connection, host: &StoreHost) -> Result<(), Failure> {
-        let shown = host.to_string();
-        match &connection.timeline {
-            Some(timeline) => self.admit(timeline, &self.about_host(&shown)),
-            None => Ok(()),
-        }
-    }
-
-    fn about_host<'a>(&'a self, shown: &'a str) -> About<'a> {
-        About { host: (self.url.hosts().len() > 1).then_some(shown), ..self.about() }
-    }
-
-    async fn connect_to_one(&self, host: &StoreHost) -> Result<Connection, Failure> {
-        let shown = host.to_string();
-        self.connect_to(host, &self.about_host(&shown)).await
-    }
-
-    async fn connect_to(&self, host: &StoreHost, about: &About<'_>) -> Result<Connection, Failure> {
+    async fn connect_to(&self, host: &StoreHost) -> Result<Connection, Failure> {
+        let (about, name, shown) = (&self.about_host(host), &host.name, host.to_string());
         #[cfg(unix)]
         if host.is_unix() {
-            let at = host.to_string();
-            return self
-                .within_limit(&at, about, async {
-                    let stream = UnixStream::connect(&at).await;
-                    let stream = stream.map_err(|error| unreachable(&at, &error, about))?;
-                    self.log_in(stream, host, true, about).await
-                })
-                .await;
+            let connected = self.within_limit(&shown, about, async {
+                let stream = UnixStream::connect(&shown).await;
+                let stream = stream.map_err(|error| unreachable(&shown, &error, about))?;
+                self.log_in(stream, host, true, about).await
+            });
+            return connected.await;
         }
-        let (name, shown) = (&host.name, host.to_string());
         let addresses = self.within_limit(&shown, about, async {
             tokio::net::lookup_host((&**name, host.port)).await.map_err(|error| {
                 about.away(&format!("the host {name} has no address ({error}): check its name"))
@@ -216,7 +228,9 @@ impl Target {
             config.password(password.as_str());
         }
         let allowance = Arc::new(AtomicU64::new(LOGIN_BYTES));
-        let stream = Guarded::new(stream, Arc::clone(&allowance), is_private);
+        let (from_server, to_server) = split(stream);
+        let from_server = Guarded::new(from_server, Arc::clone(&allowance), is_private);
+        let stream = join(from_server, to_server);
         let (client, messages) =
             config.connect_raw(stream, NoTls).await.map_err(|error| Failure::of(&error, about))?;
         let ended: Arc<Mutex<Option<_>>> = Arc::default();
@@ -260,6 +274,12 @@ impl Target {
             ))),
         }
     }
+}
+
+/// The name of the user of the process.
+fn whoami() -> Option<String> {
+    let variables = ["USER", "LOGNAME"];
+    variables.iter().find_map(|name| std::env::var(name).ok()).filter(|name| !name.is_empty())
 }
 
 /// Returns the first value of the answer to a statement.

@@ -5,7 +5,8 @@
 //! shortened and has no control characters.
 
 use std::io;
-use std::path::{Path, PathBuf};
+use std::path::Path;
+use std::time::Duration;
 
 use tokio_postgres::error::{DbError, SqlState};
 
@@ -26,15 +27,11 @@ pub enum FailureKind {
     /// The database cannot be reached, is starting or stopping, takes too long, or is a standby.
     /// Later it may answer. It is not known whether the last statement took effect.
     Away,
-    /// The database does not let this program in, or not to this table: only an operator can
-    /// change that.
+    /// The database answers, and does not let this program in, has another schema, or refuses the
+    /// statement, which had no effect.
     Refused,
-    /// The schema is missing, older or newer than this program's.
-    Schema,
     /// The answer is not one that PostgreSQL gives.
     Malformed,
-    /// The statement failed and had no effect. The code is the SQLSTATE.
-    Statement([u8; 5]),
 }
 
 impl Failure {
@@ -110,62 +107,49 @@ impl Failure {
         let (code, said) = (error.code(), clean(error.message()));
         let About { user, database, .. } = about;
         let class = code.code().get(..2).unwrap_or_default();
-        if *code == SqlState::INVALID_PASSWORD {
-            return about.refused(&format!(
+        match *code {
+            SqlState::INVALID_PASSWORD => about.refused(&format!(
                 "refuses the password of the role {user} ({said}): correct it in GRANTD_STORE_URL, \
                  store.url, PGPASSWORD or the passfile, or set it there with ALTER ROLE"
-            ));
-        }
-        if class == "28" {
-            return about.refused(&format!(
+            )),
+            _ if class == "28" => about.refused(&format!(
                 "does not let the role {user} in ({said}): create the role, or allow it in the \
                  database's pg_hba.conf"
-            ));
-        }
-        if *code == SqlState::UNDEFINED_DATABASE {
-            return about.refused(&format!(
+            )),
+            SqlState::UNDEFINED_DATABASE => about.refused(&format!(
                 "has no database {database}: correct its name in the URL, or create it with \
                  CREATE DATABASE"
-            ));
-        }
-        if [SqlState::UNDEFINED_TABLE, SqlState::INVALID_SCHEMA_NAME, SqlState::UNDEFINED_COLUMN]
-            .contains(code)
-        {
-            return about.schema(&format!(
+            )),
+            SqlState::UNDEFINED_TABLE
+            | SqlState::INVALID_SCHEMA_NAME
+            | SqlState::UNDEFINED_COLUMN => about.refused(&format!(
                 "lacks a part of the schema grantd ({said}): run `grantd store migrate` with the \
                  URL of the owner"
-            ));
-        }
-        if *code == SqlState::INSUFFICIENT_PRIVILEGE {
-            return about.refused(&format!(
+            )),
+            SqlState::INSUFFICIENT_PRIVILEGE => about.refused(&format!(
                 "does not give the role {user} a right that it needs ({said}): run `grantd store \
                  migrate --node-role {user}` with the URL of the owner if the role is that of a \
                  server; every other command needs the URL of the owner"
-            ));
-        }
-        if *code == SqlState::READ_ONLY_SQL_TRANSACTION {
-            return about.away(READ_ONLY);
-        }
-        if class == "53" {
-            return about.away(&format!(
+            )),
+            SqlState::READ_ONLY_SQL_TRANSACTION => about.away(READ_ONLY),
+            _ if class == "53" => about.away(&format!(
                 "has no more room ({said}): see max_connections, its memory and its disk"
-            ));
-        }
-        if *code == SqlState::QUERY_CANCELED {
-            return about.away(&format!(
+            )),
+            SqlState::QUERY_CANCELED => about.away(&format!(
                 "has given a statement up ({said}): see what it waits for in pg_stat_activity, and \
                  the statement_timeout of the role {user}"
-            ));
+            )),
+            _ if ["08", "57", "58", "XX"].contains(&class) => {
+                about.away(&format!("is not available ({said}): see the log of the database"))
+            }
+            _ => {
+                let code = code.code();
+                let is_code = code.len() == SQLSTATE_BYTES;
+                let kind = if is_code { FailureKind::Refused } else { FailureKind::Malformed };
+                let problem = format!("refuses a statement: {said} (SQLSTATE {})", clean(code));
+                Self::new(kind, about.store, problem)
+            }
         }
-        if ["08", "57", "58", "XX"].contains(&class) {
-            return about.away(&format!("is not available ({said}): see the log of the database"));
-        }
-        let kind = match code.code().as_bytes().try_into() {
-            Ok(code) => FailureKind::Statement(code),
-            Err(_) => FailureKind::Malformed,
-        };
-        let code = clean(code.code());
-        Self::new(kind, about.store, format!("refuses a statement: {said} (SQLSTATE {code})"))
     }
 }
 
@@ -174,7 +158,7 @@ pub(super) struct About<'a> {
     /// The name of the store: its URL without the password.
     pub(super) store: &'a Path,
     /// The host that was reached, if there are several.
-    pub(super) host: Option<&'a str>,
+    pub(super) host: Option<String>,
     pub(super) user: &'a str,
     pub(super) database: &'a str,
 }
@@ -184,12 +168,16 @@ impl About<'_> {
         self.failure(FailureKind::Away, problem)
     }
 
-    pub(super) fn refused(&self, problem: &str) -> Failure {
-        self.failure(FailureKind::Refused, problem)
+    /// The failure of a statement that has not ended within `limit`.
+    pub(super) fn too_slow(&self, limit: Duration) -> Failure {
+        self.away(&format!(
+            "did not answer within {} s: see its load and its locks (pg_stat_activity)",
+            limit.as_secs()
+        ))
     }
 
-    fn schema(&self, problem: &str) -> Failure {
-        self.failure(FailureKind::Schema, problem)
+    pub(super) fn refused(&self, problem: &str) -> Failure {
+        self.failure(FailureKind::Refused, problem)
     }
 
     pub(super) fn malformed(&self, what: &str) -> Failure {
@@ -201,7 +189,7 @@ impl About<'_> {
     }
 
     fn failure(&self, kind: FailureKind, problem: &str) -> Failure {
-        match self.host {
+        match &self.host {
             Some(host) => Failure::new(kind, self.store, format!("{host}: {problem}")),
             None => Failure::new(kind, self.store, problem),
         }
@@ -238,23 +226,15 @@ pub(super) fn literal(text: &str) -> String {
     if !text.contains(|c: char| c.is_control() || c == '\\') {
         return format!("'{quoted}'");
     }
-    let mut escaped = String::with_capacity(quoted.len());
-    for c in quoted.chars() {
-        if c.is_control() {
-            escaped.push_str(&format!("\\u{:04x}", u32::from(c)));
-        } else {
-            escaped.push(c);
-        }
-    }
-    format!("E'{escaped}'")
-}
-
-/// The name under which a fault shows the store.
-pub(super) fn store_name(url: &crate::config::StoreUrl) -> PathBuf {
-    PathBuf::from(url.to_string())
+    let escape = |c: char| match c.is_control() {
+        true => format!("\\u{:04x}", u32::from(c)),
+        false => c.to_string(),
+    };
+    format!("E'{}'", quoted.chars().map(escape).collect::<String>())
 }
 
 const MAX_TEXT: usize = 300;
+const SQLSTATE_BYTES: usize = 5;
 /// The words of tokio for a connection that was closed in the middle of a message.
 const CUT_OFF: &str = "bytes remaining on stream";
 /// The words of rustls for a connection that was closed without the end of TLS.

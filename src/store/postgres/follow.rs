@@ -8,21 +8,24 @@
 //! read anew and compared with what is in force.
 
 use std::collections::HashSet;
+use std::convert::Infallible;
 use std::mem::take;
 use std::panic::{AssertUnwindSafe, catch_unwind};
 use std::sync::Arc;
+use std::sync::mpsc::{RecvTimeoutError, Sender, channel};
 use std::thread::{self, JoinHandle};
 use std::time::{Duration, Instant};
 
-use parking_lot::{Condvar, Mutex};
+use parking_lot::Mutex;
 use tracing::{error, info, warn};
 
 use crate::clock::{Clock, join_within};
 use crate::fault::Fault;
-use crate::keys::signing_key::SigningKey;
-use crate::registry::clients::{Registry, Update};
+use crate::registry::clients::Update;
 use crate::signing::worker::lower_priority;
+use crate::snapshot::Snapshot;
 use crate::snapshot::lifetimes::Lifetimes;
+use crate::snapshot::news::News;
 use crate::state::key_rotation::KeyRotation;
 use crate::state::revocations::ledger::Shared;
 use crate::state::secret_uses::SecretUses;
@@ -30,13 +33,14 @@ use crate::state::store_health::StoreHealth;
 use crate::store::postgres::changed::Changed;
 use crate::store::postgres::database::{Database, REQUEST_LIMIT, Type};
 use crate::store::postgres::failure::Failure;
-use crate::store::postgres::lifetimes::{self, LifetimeRows};
+use crate::store::postgres::lifetimes;
 use crate::store::postgres::lost::Differences;
 use crate::store::postgres::position::Position;
 use crate::store::postgres::resync::resync_revoked;
 use crate::store::postgres::revocations::{self, Unpolled};
 use crate::store::postgres::rotation::{KeyRotator, Means, Serving};
-use crate::store::postgres::rows::{self, Entry, Faulty};
+use crate::store::postgres::row::{PART, time};
+use crate::store::postgres::rows::{self, Entry, Faulty, OpenedKeys};
 use crate::store::postgres::seal::MasterKeys;
 use crate::store::postgres::secret_uses::SecretUseRows;
 use crate::store::postgres::snapshot_file::{Item, LONGEST_WAIT, SnapshotFile, Source};
@@ -67,7 +71,8 @@ pub struct Follower {
     /// The fault of the signing keys.
     pub(super) key_fault: Option<String>,
     pub(super) secret_use_rows: SecretUseRows,
-    pub(super) lifetime_rows: LifetimeRows,
+    /// The lifetimes in force that this server has written.
+    pub(super) written_lifetimes: Lifetimes,
     pub(super) upkeep: Upkeep,
     pub(super) rotation: KeyRotator,
     /// When revocations that are over are dropped from memory next.
@@ -77,28 +82,14 @@ pub struct Follower {
 /// Puts what was read in force.
 pub struct Sink {
     /// Puts changes in force.
-    pub apply: Box<Apply>,
-    /// Returns the clients in force.
-    pub registered: Box<dyn Fn() -> Arc<Registry> + Send>,
-    /// Returns the lifetimes in force.
-    pub lifetimes: Box<dyn Fn() -> Lifetimes + Send>,
+    pub apply: Box<dyn FnMut(News) + Send>,
+    /// Returns the snapshot in force.
+    pub snapshot: Box<dyn Fn() -> Arc<Snapshot> + Send>,
     /// Returns the keys in force.
     pub serving: Box<dyn Fn() -> Serving + Send>,
     /// How the rotation of the keys goes.
     pub key_rotation: Arc<KeyRotation>,
 }
-
-/// All signing keys.
-pub struct Keys {
-    /// The keys that were read.
-    pub read: Vec<SigningKey>,
-    /// The ids of those whose rows have a fault: their previous versions stay in force.
-    pub kept: Vec<String>,
-}
-
-/// Puts changes of clients in force, all signing keys if they have changed, and lifetimes that were
-/// shortened.
-pub type Apply = dyn FnMut(Vec<Update>, Option<Keys>, Vec<lifetimes::Row>) + Send;
 
 impl Follower {
     /// Starts the thread.
@@ -107,8 +98,8 @@ impl Follower {
     ///
     /// A [`Fault`] if it cannot be started.
     pub fn start(mut self, mut sink: Sink) -> Result<Following, Fault> {
-        let stop = Arc::<Stop>::default();
-        let (stopped, store) = (Arc::clone(&stop), self.database.name().to_owned());
+        let (stop, stopped) = channel::<Infallible>();
+        let store = self.database.name().to_owned();
         self.rotation.begin((sink.serving)());
         let builder = thread::Builder::new().name("store".to_owned());
         let thread = builder.spawn(move || {
@@ -132,21 +123,19 @@ impl Follower {
                     self.rotation.leave(&mut self.database);
                     return;
                 }
-                is_last = stopped.within(self.every);
+                is_last = stopped.recv_timeout(self.every) == Err(RecvTimeoutError::Disconnected);
             }
         });
         let thread = thread.map_err(|error| {
             let problem = format!("no thread can follow it: {error}; raise the limit of threads");
             Fault::new(&store, problem)
         })?;
-        Ok(Following { stop, thread: Some(thread) })
+        Ok(Following { stop: Some(stop), thread: Some(thread) })
     }
 
     /// Lets everything be read anew.
     fn forget_position(&mut self) {
-        if let Some(position) = self.position.take() {
-            self.last = Some(position);
-        }
+        self.last = self.position.take().or_else(|| self.last.take());
     }
 
     /// Polls once, and logs when the store goes away and when it comes back.
@@ -161,38 +150,37 @@ impl Follower {
             self.keep_unpolled(&unpolled);
         }
         self.health.note_uncached(self.snapshot_file.problem());
-        match &done {
-            Ok(()) => {
-                if self.health.note_seen(now, known) {
-                    info!(store = %self.database.name().display(), "the store answers again");
-                }
+        if let Err(failure) = done {
+            if self.health.note_away(failure.to_string()) {
+                warn!(error = %failure, "the store does not answer: the last state that was read stays in force");
             }
-            Err(failure) => {
-                if self.health.note_away(failure.to_string()) {
-                    warn!(error = %failure, "the store does not answer: the last state that was read stays in force");
-                }
-            }
+            return;
         }
-        if done.is_ok() {
-            let noted = self.lifetime_rows.run(&mut self.database, (sink.lifetimes)());
-            if let Err(failure) = noted {
+        if self.health.note_seen(now, known) {
+            info!(store = %self.database.name().display(), "the store answers again");
+        }
+        // All of this is tried again at a later poll if it fails.
+        let lifetimes = (sink.snapshot)().lifetimes.clone();
+        let rows = lifetimes.rows_beside(&self.written_lifetimes);
+        match lifetimes::put(&mut self.database, &rows) {
+            Ok(()) => self.written_lifetimes = lifetimes,
+            Err(failure) => {
                 warn!(error = %failure, "lifetimes that were shortened were not written");
             }
-            let added = self.secret_use_rows.run(&mut self.database, &self.secret_uses, now);
-            // Both are tried again at a later poll.
-            if let Err(failure) = added.and_then(|()| self.upkeep.run(&mut self.database, now)) {
-                warn!(error = %failure, "uses of secrets were not added up, or old rows not dropped");
-            }
-            self.rotation.run(Means {
-                database: &mut self.database,
-                master_keys: &self.master_keys,
-                serving: (sink.serving)(),
-                health: &sink.key_rotation,
-                poll: self.every,
-                now,
-            });
-            self.drop_over(now);
         }
+        let added = self.secret_use_rows.run(&mut self.database, &self.secret_uses, now);
+        if let Err(failure) = added.and_then(|()| self.upkeep.run(&mut self.database, now)) {
+            warn!(error = %failure, "uses of secrets were not added up, or old rows not dropped");
+        }
+        self.rotation.run(Means {
+            database: &mut self.database,
+            master_keys: &self.master_keys,
+            serving: (sink.serving)(),
+            health: &sink.key_rotation,
+            poll: self.every,
+            now,
+        });
+        self.drop_over(now);
     }
 
     /// Adds what this server has written to the snapshot: the store may be lost before a poll brings
@@ -209,7 +197,7 @@ impl Follower {
         let mut next = None;
         let last = &position.snapshot;
         let read = self.database.for_each(POLL, &[(last, Type::TEXT)], REQUEST_LIMIT, |row| {
-            let since = revocations::time(row.get(3)?);
+            let since = time(row.get(3)?);
             next = Some(Position { epoch: row.get(0)?, snapshot: row.get(1)?, since });
             changed.all |= row.get::<Option<bool>>(2)?.unwrap_or(true);
             if let (Some(kind), Some(name)) = (row.get(4)?, row.get(5)?) {
@@ -261,32 +249,30 @@ impl Follower {
                 }
             }
         }
-        let mut keys = has_keys.then(|| self.read_keys()).transpose()?;
-        let mut shortened = Vec::new();
+        let mut news = if has_keys { self.read_keys()? } else { News::default() };
         for ids in lifetimes.chunks(PART) {
-            shortened.extend(lifetimes::read_some(&mut self.database, ids)?);
+            news.lifetimes.extend(lifetimes::read_some(&mut self.database, ids)?);
         }
         let ids: Vec<_> = clients.into_iter().collect();
-        let mut updates = Vec::new();
         for ids in ids.chunks(PART) {
             let mut missing: HashSet<_> = ids.iter().cloned().collect();
             let snapshot_file = &mut self.snapshot_file;
             let raw = |id: &str, entry: &str| snapshot_file.add(&Item::Client(id, entry));
             for (id, client) in rows::clients(&mut self.database, ids, raw)? {
                 missing.remove(&id);
-                updates.extend(self.judge((id, client)));
+                news.clients.extend(self.judge((id, client)));
             }
             for id in missing {
                 self.faulty.remove(&id);
                 self.snapshot_file.add(&Item::Removed(&id));
-                updates.push(Update::Remove(id));
+                news.clients.push(Update::Remove(id));
             }
-            if updates.len() >= MOST_AT_ONCE {
-                (sink.apply)(take(&mut updates), keys.take(), take(&mut shortened));
+            if news.clients.len() >= MOST_AT_ONCE {
+                (sink.apply)(take(&mut news));
             }
         }
-        if !updates.is_empty() || keys.is_some() || !shortened.is_empty() {
-            (sink.apply)(updates, keys, shortened);
+        if !news.clients.is_empty() || news.keys.is_some() || !news.lifetimes.is_empty() {
+            (sink.apply)(news);
         }
         self.note_faults();
         self.health.count_changes(count);
@@ -311,12 +297,12 @@ impl Follower {
         }
     }
 
-    /// Reads all signing keys.
-    fn read_keys(&mut self) -> Result<Keys, Failure> {
+    /// Reads all signing keys. The previous versions of those whose rows have a fault stay in force.
+    fn read_keys(&mut self) -> Result<News, Failure> {
         let sealed = rows::sealed_keys(&mut self.database)?;
-        let (keys, faults) = rows::open_keys(self.database.name(), &self.master_keys, &sealed);
-        let (sealed, faulty) = rows::divide(sealed.sealed, &keys);
-        let kept: Vec<_> = faulty.into_iter().map(|(id, _)| id).collect();
+        let OpenedKeys { keys, sealed, faulty, faults } =
+            rows::open_keys(self.database.name(), &self.master_keys, sealed);
+        let kept: Vec<_> = faulty.into_iter().map(|key| key.id).collect();
         self.snapshot_file.add_keys(sealed, &kept);
         let fault = faults.first().map(ToString::to_string);
         if let Some(fault) = &fault
@@ -325,7 +311,7 @@ impl Follower {
             error!(%fault, "the previous version of this key, if any, stays in force");
         }
         self.key_fault = fault;
-        Ok(Keys { read: keys, kept })
+        Ok(News { keys: Some(keys), kept_keys: kept, ..News::default() })
     }
 
     pub(super) fn note_faults(&self) {
@@ -354,8 +340,8 @@ impl Follower {
         self.snapshot_file.begin(source.clone());
         resync_revoked(&mut self.database, &self.revoked, &mut self.snapshot_file, now)?;
         let keys_before = self.snapshot_file.key_ids();
-        let keys = Some(self.read_keys()?);
-        let registered = (sink.registered)();
+        let mut news = self.read_keys()?;
+        let registered = Arc::clone(&(sink.snapshot)().clients);
         // The clients of the registry that are not in the store, until they are found there.
         let missing: HashSet<_> = registered.iter().map(|client| client.id.clone()).collect();
         let found = Mutex::new((missing, Vec::new()));
@@ -398,16 +384,16 @@ impl Follower {
         }
         self.source = source;
         let gone = missing.len();
-        let mut updates: Vec<_> = missing.into_iter().map(Update::Remove).collect();
-        updates.extend(differing.into_iter().filter_map(|entry| self.judge(entry)));
+        news.clients = missing.into_iter().map(Update::Remove).collect();
+        news.clients.extend(differing.into_iter().filter_map(|entry| self.judge(entry)));
         info!(
             store = %self.database.name().display(),
-            changed = updates.len() - gone,
+            changed = news.clients.len() - gone,
             gone,
             "the store was read anew"
         );
-        let shortened = lifetimes::read(&mut self.database)?;
-        (sink.apply)(updates, keys, shortened);
+        news.lifetimes = lifetimes::read(&mut self.database)?;
+        (sink.apply)(news);
         self.note_faults();
         self.health.note_epoch(position.since);
         (self.position, self.last) = (Some(position), None);
@@ -426,32 +412,17 @@ impl Follower {
 /// The thread that follows the store. It ends when this value is dropped.
 #[derive(Debug)]
 pub struct Following {
-    stop: Arc<Stop>,
+    /// The thread ends when this is dropped.
+    stop: Option<Sender<Infallible>>,
     thread: Option<JoinHandle<()>>,
 }
 
 impl Drop for Following {
     fn drop(&mut self) {
-        *self.stop.is_told.lock() = true;
-        self.stop.told.notify_all();
+        drop(self.stop.take());
         if let Some(thread) = self.thread.take() {
             join_within(thread, LONGEST_WAIT);
         }
-    }
-}
-
-#[derive(Debug, Default)]
-struct Stop {
-    is_told: Mutex<bool>,
-    told: Condvar,
-}
-
-impl Stop {
-    /// Waits for `time`. Returns whether the thread was told to end.
-    fn within(&self, time: Duration) -> bool {
-        let mut is_told = self.is_told.lock();
-        self.told.wait_while_for(&mut is_told, |is_told| !*is_told, time);
-        *is_told
     }
 }
 
@@ -463,7 +434,5 @@ const REVOKED: &str = "select r.key, r.client, r.expires_at from grantd.revocati
 const CUT_OFF: &str = "select c.client, c.until from grantd.cut_off c \
                        where c.client = any ($1::bytea[])";
 const DROP_EVERY: Duration = Duration::from_secs(300);
-/// The most rows that one statement reads by their names.
-const PART: usize = 5000;
 /// The most changes of clients that are put in force at once, and so stand in memory twice.
 const MOST_AT_ONCE: usize = 50_000;

@@ -11,10 +11,10 @@ use std::sync::Arc;
 use std::sync::atomic::{AtomicU64, Ordering};
 use std::task::{Context, Poll, ready};
 
-use tokio::io::{AsyncRead, AsyncWrite, ReadBuf};
+use tokio::io::{AsyncRead, ReadBuf};
 use tokio_postgres::types::Type;
 
-/// A stream to the server on which only messages of a permitted length and form arrive.
+/// A stream from the server on which only messages of a permitted length and form arrive.
 pub(super) struct Guarded<S> {
     stream: S,
     /// The bytes that the answer to the current statement may still have.
@@ -120,24 +120,6 @@ impl<S: AsyncRead + Unpin> AsyncRead for Guarded<S> {
     }
 }
 
-impl<S: AsyncWrite + Unpin> AsyncWrite for Guarded<S> {
-    fn poll_write(
-        mut self: Pin<&mut Self>,
-        context: &mut Context<'_>,
-        bytes: &[u8],
-    ) -> Poll<io::Result<usize>> {
-        Pin::new(&mut self.stream).poll_write(context, bytes)
-    }
-
-    fn poll_flush(mut self: Pin<&mut Self>, context: &mut Context<'_>) -> Poll<io::Result<()>> {
-        Pin::new(&mut self.stream).poll_flush(context)
-    }
-
-    fn poll_shutdown(mut self: Pin<&mut Self>, context: &mut Context<'_>) -> Poll<io::Result<()>> {
-        Pin::new(&mut self.stream).poll_shutdown(context)
-    }
-}
-
 /// Whether every column that the body of a RowDescription describes has a type that is built in.
 fn has_known_types(body: &[u8]) -> bool {
     let Some((count, mut rest)) = body.split_first_chunk() else { return false };
@@ -171,10 +153,10 @@ const MAX_CHECKED: usize = 64 << 10;
 const READ_BYTES: usize = 8 << 10;
 
 #[cfg(test)]
-mod tests {
+pub(super) mod tests {
     use super::*;
 
-    fn message(tag: u8, body: &[u8]) -> Vec<u8> {
+    pub(in crate::store::postgres) fn message(tag: u8, body: &[u8]) -> Vec<u8> {
         let length = u32::try_from(body.len() + 4).unwrap().to_be_bytes();
         [&[tag], &length[..], body].concat()
     }

@@ -9,36 +9,32 @@ use zeroize::Zeroizing;
 use crate::fault::Fault;
 use crate::keys::key_file;
 use crate::keys::key_store::KeyStore;
-use crate::keys::life::KeyTimes;
 use crate::keys::rotation::Publisher;
 use crate::keys::signing_key::SigningKey;
-use crate::random::Random;
 use crate::store::postgres::database::{Parameter, Row, Transaction, Type};
 use crate::store::postgres::failure::{Failure, clean, literal};
+use crate::store::postgres::row::{seconds, time};
 use crate::store::postgres::seal::{MasterKeys, Purpose};
-use crate::time::UnixTime;
 
 /// The signing keys in a transaction. The changes are in force when the transaction is committed.
 pub struct KeyRows<'t, 'd> {
     transaction: &'t mut Transaction<'d>,
     store: PathBuf,
     master_keys: &'t MasterKeys,
-    random: &'t Random,
 }
 
 impl<'t, 'd> KeyRows<'t, 'd> {
     /// Names the keys. Reads and changes nothing.
-    pub fn new(
-        transaction: &'t mut Transaction<'d>,
-        master_keys: &'t MasterKeys,
-        random: &'t Random,
-    ) -> Self {
+    pub fn new(transaction: &'t mut Transaction<'d>, master_keys: &'t MasterKeys) -> Self {
         let store = transaction.store().to_owned();
-        Self { transaction, store, master_keys, random }
+        Self { transaction, store, master_keys }
     }
-}
 
-impl KeyRows<'_, '_> {
+    fn row(&mut self, name: &Path) -> Result<Option<SealedKey>, Failure> {
+        let rows = self.transaction.query(LOAD, &[(&name.to_string_lossy(), Type::TEXT)])?;
+        rows.first().map(SealedKey::read).transpose()
+    }
+
     /// Fails if no value in the store was sealed with one of the master keys that are set: the
     /// servers have others, and none of them could open a key that is added.
     fn require_known_master_key(&mut self) -> Result<(), Fault> {
@@ -86,10 +82,8 @@ impl KeyStore for KeyRows<'_, '_> {
     }
 
     fn load(&mut self, name: &Path) -> Result<Option<SigningKey>, Fault> {
-        let id = id_of(name);
-        let rows = self.transaction.query(LOAD, &[(&id, Type::TEXT)])?;
-        let Some(row) = rows.first() else { return Ok(None) };
-        open(&self.store, self.master_keys, &id, row.get(0)?, &times_in(row, 1)?).map(Some)
+        let row = self.row(name)?;
+        row.map(|row| row.open(&self.store, self.master_keys)).transpose()
     }
 
     fn add(&mut self, key: &SigningKey, document: &str) -> Result<(), Fault> {
@@ -99,26 +93,23 @@ impl KeyStore for KeyRows<'_, '_> {
             let problem = format!("holds the key {key_id} already, and it was retired");
             return Err(Fault::new(&self.store, problem));
         }
-        let sealed = seal(&self.store, self.master_keys, self.random, key_id, document)?;
-        self.transaction.query(ADD, &row_of(&key_id, &sealed, &times_of(key)))?;
+        let row = SealedKey::seal(&self.store, self.master_keys, key, document, &[])?;
+        self.transaction.query(ADD, &row.parameters())?;
         Ok(())
     }
 
     fn document(&mut self, name: &Path) -> Result<Zeroizing<String>, Fault> {
-        let id = id_of(name);
-        let rows = self.transaction.query(LOAD, &[(&id, Type::TEXT)])?;
-        let sealed = rows.first().map(|row| row.get(0)).transpose()?;
-        let gone = || Fault::new(&self.store, format!("the signing key {} has gone", clean(&id)));
-        document(&self.store, self.master_keys, &id, sealed.ok_or_else(gone)?)
+        let row = self.row(name)?.ok_or_else(|| {
+            let id = clean(&name.to_string_lossy());
+            Fault::new(&self.store, format!("the signing key {id} has gone"))
+        });
+        row?.document(&self.store, self.master_keys)
     }
 
     fn replace(&mut self, _: &Path, key: &SigningKey, document: &str) -> Result<(), Fault> {
-        let key_id = key.key_id();
-        let rows = self.transaction.query(LOAD, &[(&key_id, Type::TEXT)])?;
-        let before = rows.first().map_or(Ok(&[][..]), |row| row.get(0))?;
-        let sealed =
-            seal_again(&self.store, self.master_keys, self.random, (key_id, before), document)?;
-        self.transaction.query(REPLACE, &row_of(&key_id, &sealed, &times_of(key)))?;
+        let before = self.row(Path::new(key.key_id()))?.unwrap_or_default().document;
+        let row = SealedKey::seal(&self.store, self.master_keys, key, document, &before)?;
+        self.transaction.query(REPLACE, &row.parameters())?;
         Ok(())
     }
 
@@ -128,23 +119,98 @@ impl KeyStore for KeyRows<'_, '_> {
     }
 
     fn retire(&mut self, name: &Path, _: Option<&str>) -> io::Result<PathBuf> {
-        let id = id_of(name);
-        let retired = self.transaction.query(RETIRE, &[(&id, Type::TEXT)]);
+        let retired = self.transaction.query(RETIRE, &[(&name.to_string_lossy(), Type::TEXT)]);
         retired.map_err(|failure| io::Error::other(failure.to_string()))?;
         Ok(name.to_owned())
     }
 }
 
-/// Opens a sealed document and reads its key, whose row has these times. `store` is shown in the
-/// faults.
-pub(super) fn open(
-    store: &Path,
-    master_keys: &MasterKeys,
-    id: &str,
-    sealed: &[u8],
-    times: &RowTimes,
-) -> Result<SigningKey, Fault> {
-    open_row(store, master_keys, id, sealed, times).map_err(|fault| with_remedy(fault, id))
+/// The row of a signing key.
+#[derive(Default)]
+pub(super) struct SealedKey {
+    /// The `kid`.
+    pub(super) id: String,
+    /// The sealed document.
+    pub(super) document: Vec<u8>,
+    /// The times at which the key is published and begins to sign. They are for the functions of the
+    /// database, which cannot read the document; a server acts on those in the document. `None` if an
+    /// earlier release has written the row, and in a snapshot, whose keys were checked before.
+    pub(super) times: [Option<i64>; 2],
+}
+
+impl SealedKey {
+    /// Reads a row of the columns `key_id`, `document`, `published_at` and `signs_from`.
+    pub(super) fn read(row: &Row) -> Result<Self, Failure> {
+        let times = [row.get(2)?, row.get(3)?];
+        Ok(Self { id: row.get(0)?, document: row.get(1)?, times })
+    }
+
+    /// Returns the row of `key` with its new document, which is sealed with the master key of `before`,
+    /// the sealed document so far: the other servers have that one. If there is none, it is sealed with
+    /// the first master key. `store` is shown in the fault.
+    pub(super) fn seal(
+        store: &Path,
+        master_keys: &MasterKeys,
+        key: &SigningKey,
+        document: &str,
+        before: &[u8],
+    ) -> Result<Self, Fault> {
+        let (id, text) = (key.key_id().to_owned(), document.as_bytes());
+        let sealed = master_keys.seal_again(Purpose::SigningKey, &id, text, before);
+        let problem = "the operating system has no random bytes to seal a key";
+        let document = sealed.map_err(|_| Fault::new(store, problem))?;
+        Ok(Self { id, document, times: times_of(key) })
+    }
+
+    /// Returns the parameters `$1` to `$4` of a statement that writes the row.
+    pub(super) fn parameters(&self) -> [Parameter<'_>; 4] {
+        let [published_at, signs_from] = &self.times;
+        [
+            (&self.id, Type::TEXT),
+            (&self.document, Type::BYTEA),
+            (published_at, Type::INT8),
+            (signs_from, Type::INT8),
+        ]
+    }
+
+    /// Opens the document. `store` is shown in the faults.
+    pub(super) fn document(
+        &self,
+        store: &Path,
+        master_keys: &MasterKeys,
+    ) -> Result<Zeroizing<String>, Fault> {
+        let text = master_keys.open(store, Purpose::SigningKey, &self.id, &self.document)?;
+        let text = std::str::from_utf8(&text).map(str::to_owned).map(Zeroizing::new);
+        text.map_err(|_| self.fault(store, "is not text"))
+    }
+
+    /// Opens the document and reads its key. `store` is shown in the faults.
+    pub(super) fn open(&self, store: &Path, master_keys: &MasterKeys) -> Result<SigningKey, Fault> {
+        self.try_open(store, master_keys).map_err(|fault| with_remedy(fault, &self.id))
+    }
+
+    fn try_open(&self, store: &Path, master_keys: &MasterKeys) -> Result<SigningKey, Fault> {
+        let key = key_file::parse(store, &self.document(store, master_keys)?)?;
+        if key.key_id() != self.id {
+            return Err(self.fault(store, "has the document of another"));
+        }
+        // An earlier document of the key, in which it begins to sign earlier, must not come back.
+        if self.times.iter().all(Option::is_some) && self.times != times_of(&key) {
+            let problem = "has a document with other times than its row, which was changed without \
+                           grantd";
+            return Err(self.fault(store, problem));
+        }
+        Ok(key)
+    }
+
+    fn fault(&self, store: &Path, problem: &str) -> Fault {
+        Fault::new(store, format!("the signing key {} {problem}", clean(&self.id)))
+    }
+}
+
+fn times_of(key: &SigningKey) -> [Option<i64>; 2] {
+    let times = key.times();
+    [times.published_at, times.signs_from].map(|time| Some(seconds(time)))
 }
 
 /// Adds the advice for the row of a key that cannot be opened.
@@ -159,102 +225,12 @@ pub(super) fn with_remedy(mut fault: Fault, id: &str) -> Fault {
     fault
 }
 
-fn open_row(
-    store: &Path,
-    master_keys: &MasterKeys,
-    id: &str,
-    sealed: &[u8],
-    times: &RowTimes,
-) -> Result<SigningKey, Fault> {
-    let key = key_file::parse(store, &document(store, master_keys, id, sealed)?)?;
-    if key.key_id() != id {
-        return Err(Fault::new(
-            store,
-            format!("the signing key {} has the document of another", clean(id)),
-        ));
-    }
-    // An earlier document of the key, in which it begins to sign earlier, must not come back.
-    if times.is_some_and(|times| times != times_of(&key)) {
-        let problem = format!(
-            "the signing key {} has a document with other times than its row, which was changed \
-             without grantd",
-            clean(id)
-        );
-        return Err(Fault::new(store, problem));
-    }
-    Ok(key)
-}
-
-/// Opens a sealed document. `store` is shown in the faults.
-pub(super) fn document(
-    store: &Path,
-    master_keys: &MasterKeys,
-    id: &str,
-    sealed: &[u8],
-) -> Result<Zeroizing<String>, Fault> {
-    let text = master_keys.open(store, Purpose::SigningKey, id, sealed)?;
-    let text = std::str::from_utf8(&text).map(str::to_owned).map(Zeroizing::new);
-    text.map_err(|_| Fault::new(store, format!("the signing key {} is not text", clean(id))))
-}
-
-/// Seals the document of a key with the first master key.
-pub(super) fn seal(
-    store: &Path,
-    master_keys: &MasterKeys,
-    random: &Random,
-    id: &str,
-    document: &str,
-) -> Result<Vec<u8>, Fault> {
-    seal_again(store, master_keys, random, (id, &[]), document)
-}
-
-/// Seals the document of the key `id` with the master key with which `before`, its document so far, was
-/// sealed: the other servers have that one.
-pub(super) fn seal_again(
-    store: &Path,
-    master_keys: &MasterKeys,
-    random: &Random,
-    (id, before): (&str, &[u8]),
-    document: &str,
-) -> Result<Vec<u8>, Fault> {
-    let text = document.as_bytes();
-    let sealed = master_keys.seal_again(random, Purpose::SigningKey, id, text, before);
-    sealed.map_err(|_| Fault::new(store, "the operating system has no random bytes to seal a key"))
-}
-
-/// The times in the row of a key; `None` if an earlier release has written it.
-pub(super) type RowTimes = Option<[i64; 2]>;
-
-/// Reads the times in the columns from `first` on.
-pub(super) fn times_in(row: &Row, first: usize) -> Result<RowTimes, Failure> {
-    let (published_at, signs_from): (Option<i64>, Option<i64>) =
-        (row.get(first)?, row.get(first + 1)?);
-    Ok(published_at.zip(signs_from).map(|(published_at, signs_from)| [published_at, signs_from]))
-}
-
-/// Returns the times of a key as they stand in its row. They are for the functions of the database,
-/// which cannot read the document; a server acts on those in the document.
-pub(super) fn times_of(key: &SigningKey) -> [i64; 2] {
-    let KeyTimes { published_at, signs_from } = key.times();
-    [published_at, signs_from].map(|time| i64::try_from(time.0).unwrap_or(i64::MAX))
-}
-
-/// Returns the parameters `$1` to `$4` of a statement that writes the row of a key.
-pub(super) fn row_of<'p>(
-    id: &'p &str,
-    sealed: &'p Vec<u8>,
-    [published_at, signs_from]: &'p [i64; 2],
-) -> [Parameter<'p>; 4] {
-    [(id, Type::TEXT), (sealed, Type::BYTEA), (published_at, Type::INT8), (signs_from, Type::INT8)]
-}
-
 /// Reads a row of [`PUBLISHERS`]. If it is malformed, also returns the failure, and the server
 /// counts as one that has published nothing.
 pub(super) fn publisher(row: &Row) -> (Publisher, Option<Failure>) {
     let published = || -> Result<_, Failure> {
         let (keys, since): (Vec<String>, Vec<i64>) = (row.get(1)?, row.get(2)?);
-        let since = since.into_iter().map(|since| UnixTime(u64::try_from(since).unwrap_or(0)));
-        Ok(keys.into_iter().zip(since).collect())
+        Ok(keys.into_iter().zip(since.into_iter().map(time)).collect())
     };
     let (published, failure) = match published() {
         Ok(published) => (published, None),
@@ -265,16 +241,17 @@ pub(super) fn publisher(row: &Row) -> (Publisher, Option<Failure>) {
     (Publisher { name, published, max_age: u64::try_from(max_age).unwrap_or(0) }, failure)
 }
 
-fn id_of(name: &Path) -> String {
-    name.to_string_lossy().into_owned()
-}
-
 const NAMES: &str =
     "select k.key_id from grantd.signing_key k where k.retired_at is null order by k.key_id";
-const LOAD: &str = "select k.document, k.published_at, k.signs_from from grantd.signing_key k \
-                    where k.key_id = $1 and k.retired_at is null";
+const LOAD: &str = "select k.key_id, k.document, k.published_at, k.signs_from \
+                    from grantd.signing_key k where k.key_id = $1 and k.retired_at is null";
+/// Returns all signing keys that are not retired.
+pub(super) const ALL: &str = "select k.key_id, k.document, k.published_at, k.signs_from \
+                              from grantd.signing_key k \
+                              where k.retired_at is null order by k.key_id";
 const FIND: &str = "select from grantd.signing_key k where k.key_id = $1";
-const SEALED: &str = "select k.document from grantd.signing_key k \
+/// Returns all sealed values.
+pub(super) const SEALED: &str = "select k.document from grantd.signing_key k \
                       union all select s.sealed from grantd.secret s";
 /// Adds the row of a key.
 pub(super) const ADD: &str = "insert into grantd.signing_key (key_id, document, published_at, signs_from) \

@@ -1,9 +1,9 @@
 //! The lifetimes that were shortened, as rows that all servers share.
 
-use crate::snapshot::lifetimes::{Lifetimes, Shortened};
+use crate::snapshot::lifetimes::Shortened;
 use crate::store::postgres::database::{Database, Parameter, REQUEST_LIMIT, ROW_LIMIT, Type};
 use crate::store::postgres::failure::Failure;
-use crate::store::postgres::revocations::{seconds, time};
+use crate::store::postgres::row::{PART, seconds, time};
 
 /// A client, or the empty id for all clients, and the lifetime that was shortened.
 pub type Row = (String, Shortened);
@@ -53,32 +53,7 @@ pub fn put(database: &mut Database, rows: &[Row]) -> Result<(), Failure> {
     Ok(())
 }
 
-/// The lifetimes in force that this server has written.
-#[derive(Default)]
-pub(super) struct LifetimeRows {
-    written: Lifetimes,
-}
-
-impl LifetimeRows {
-    /// Writes those of `lifetimes` that this server has not written.
-    ///
-    /// # Errors
-    ///
-    /// The [`Failure`] of the statement. It is tried again at the next call.
-    pub(super) fn run(
-        &mut self,
-        database: &mut Database,
-        lifetimes: Lifetimes,
-    ) -> Result<(), Failure> {
-        put(database, &lifetimes.rows_beside(&self.written))?;
-        self.written = lifetimes;
-        Ok(())
-    }
-}
-
 const ALL: &str = "select s.client_id, s.lifetime, s.until from grantd.shortened s";
 const SOME: &str = "select s.client_id, s.lifetime, s.until from grantd.shortened s \
                     where s.client_id = any ($1::text[])";
 const PUT: &str = "select from grantd.shorten($1::text[], $2::bigint[], $3::bigint[])";
-/// The most rows of one statement.
-const PART: usize = 5000;

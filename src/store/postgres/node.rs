@@ -18,15 +18,17 @@ use crate::keys::signing_key::SigningKey;
 use crate::oauth::decoy::DecoyKey;
 use crate::random::Random;
 use crate::registry::clients::Registry;
+use crate::snapshot::lifetimes::Lifetimes;
 use crate::state::revocations::Revocations;
 use crate::state::revocations::ledger::Ledger;
 use crate::state::secret_uses::SecretUses;
 use crate::state::store_health::StoreHealth;
 use crate::state::uses::Uses;
+use crate::state::uses::index::Index;
 use crate::store::postgres::database::{BULK_LIMIT, Database};
 use crate::store::postgres::follow::Follower;
 use crate::store::postgres::keys::KeyRows;
-use crate::store::postgres::lifetimes::{self, LifetimeRows};
+use crate::store::postgres::lifetimes;
 use crate::store::postgres::revocations::{RevocationRows, Unpolled};
 use crate::store::postgres::rotation::KeyRotator;
 use crate::store::postgres::rows;
@@ -38,6 +40,7 @@ use crate::store::postgres::timelines::Timelines;
 use crate::store::postgres::upkeep::Upkeep;
 use crate::store::postgres::uses::UseRows;
 use crate::telemetry::audit::Audit;
+use crate::telemetry::once_a_second::OnceASecond;
 use crate::time::UnixTime;
 
 /// The contents of the store at the start of a server, and the means to follow and change it.
@@ -62,64 +65,52 @@ pub struct Node {
     pub follower: Follower,
 }
 
-/// The means with which a server opens the store.
-#[derive(Debug)]
-pub struct Opening<'a> {
-    /// The settings.
-    pub startup: &'a Startup,
-    /// The time.
-    pub clock: &'a Clock,
-    /// The source of random bytes.
-    pub random: &'a Random,
-    /// Gets an event for each cut-off.
-    pub audit: Option<Arc<Audit>>,
-}
-
 impl Node {
-    /// Reads the whole store, or, while that is away, the snapshot of it.
+    /// Reads the whole store, or, while that is away, the snapshot of it. `audit` gets an event for each
+    /// cut-off.
     ///
     /// # Errors
     ///
     /// All [`Fault`]s: the store cannot be reached and no snapshot of it can be used, the store has
     /// another schema, or a signing key cannot be opened. An entry of a client that has a fault is
     /// logged and left out: the other clients must not wait until it is mended.
-    pub fn open(opening: Opening<'_>) -> Result<Self, Vec<Fault>> {
-        let Opening { startup, clock, random, audit } = opening;
+    pub fn open(
+        startup: &Startup,
+        clock: &Clock,
+        random: &Random,
+        audit: Option<Arc<Audit>>,
+    ) -> Result<Self, Vec<Fault>> {
         let (settings, limits) = (&startup.store, &startup.limits);
         if let Some((setting, problem)) = settings.contradiction() {
             return Err(vec![Fault::new(Path::new(setting), problem)]);
         }
-        let master_keys = Arc::new(MasterKeys::load(settings)?);
-        let path = snapshot_file::path(&startup.state);
-        let timelines = Arc::new(if settings.cache {
-            let seen = snapshot_file::timelines(&path, &master_keys).unwrap_or_else(|fault| {
-                warn!(%fault, "a primary from before the last failover will not be recognized");
-                Vec::new()
-            });
-            Timelines::new(seen, Some(path.clone()), clock)
-        } else {
-            Timelines::new(Vec::new(), None, clock)
+        let master_keys = Arc::new(MasterKeys::load(settings, random)?);
+        // `None` if no snapshot is kept.
+        let path = settings.cache.then(|| snapshot_file::path(&startup.state));
+        let seen = path.as_ref().map(|path| snapshot_file::timelines(path, &master_keys));
+        let seen = seen.transpose().unwrap_or_else(|fault| {
+            warn!(%fault, "a primary from before the last failover will not be recognized");
+            None
         });
+        let timelines = Arc::new(Timelines::new(seen.unwrap_or_default(), path.clone(), clock));
         let database = || -> Result<_, Fault> {
             Ok(Database::new(settings, clock)?.with_timelines(&timelines))
         };
         let [mut database, for_revocations, for_uses] = [database()?, database()?, database()?];
         let (begin, begin_time) = (clock.instant(), clock.now());
         let source = settings.url.as_ref().map(Source::of).unwrap_or_default();
-        let mut snapshot_file = if settings.cache {
-            SnapshotFile::start(&path, Arc::clone(&master_keys), random, clock)?
-        } else {
-            SnapshotFile::off()
+        let mut snapshot_file = match &path {
+            Some(path) => SnapshotFile::start(path, Arc::clone(&master_keys), clock)?,
+            None => SnapshotFile::off(),
         };
         let mut start = Start {
             database: &mut database,
             master_keys: &master_keys,
-            random,
             clock,
             snapshot_file: &mut snapshot_file,
             source: &source,
         };
-        let known = if settings.cache { start.of_either(&path)? } else { start.of_store()? };
+        let known = start.run(path.as_deref())?;
         let Known { clients, faulty, keys, decoy_key, shared, position, .. } = known;
         let Known { key_fault, lifetimes, source, away, .. } = known;
         for fault in faulty.values() {
@@ -158,13 +149,15 @@ impl Node {
             Ledger::new(rows, Arc::clone(&shared), limits.revocations, clock.clone(), audit);
         let revocations = Revocations::start(ledger, Arc::clone(&shared), &store)?;
         let unrecorded = Arc::default();
-        let rows = UseRows::new(
-            for_uses,
-            limits.replay_entries,
-            clock.clone(),
-            Arc::clone(&health),
-            Arc::clone(&unrecorded),
-        );
+        let rows = UseRows {
+            database: for_uses,
+            index: Index::default(),
+            capacity: limits.replay_entries,
+            clock: clock.clone(),
+            health: Arc::clone(&health),
+            complaints: OnceASecond::default(),
+            unrecorded: Arc::clone(&unrecorded),
+        };
         let uses = Uses::start(rows, unrecorded, &store)?;
         let secret_uses = Arc::<SecretUses>::default();
         let follower = Follower {
@@ -183,7 +176,7 @@ impl Node {
             faulty,
             key_fault,
             secret_use_rows: SecretUseRows::new(begin),
-            lifetime_rows: LifetimeRows::default(),
+            written_lifetimes: Lifetimes::default(),
             upkeep: Upkeep::new(begin),
             rotation: KeyRotator::new(random, begin),
             drop_due: begin,
@@ -207,19 +200,14 @@ impl Node {
     /// # Errors
     ///
     /// All [`Fault`]s.
-    pub fn make_first_key(
-        &mut self,
-        random: &Random,
-        bits: u16,
-        now: UnixTime,
-    ) -> Result<(), Vec<Fault>> {
+    pub fn make_first_key(&mut self, bits: u16, now: UnixTime) -> Result<(), Vec<Fault>> {
         let Follower { database, master_keys, snapshot_file, clock, .. } = &mut self.follower;
         let begin = clock.instant();
         let First { keys, is_made } = loop {
             // Another server may hold the lock for longer than a time limit of the role.
             let mut has_timed_out = false;
             let first = database.transaction(BULK_LIMIT, |transaction| {
-                let mut rows = KeyRows::new(transaction, master_keys, random);
+                let mut rows = KeyRows::new(transaction, master_keys);
                 let first = change::first(&mut rows, bits, now);
                 has_timed_out = transaction.has_timed_out();
                 first
@@ -232,7 +220,7 @@ impl Node {
             break first?;
         };
         self.keys = keys.into_iter().map(|(_, key)| key).collect();
-        snapshot_file.add_keys(rows::sealed_keys(database)?.sealed, &[]);
+        snapshot_file.add_keys(rows::sealed_keys(database)?, &[]);
         if let (true, [key]) = (is_made, &self.keys[..]) {
             let (key_id, store) = (key.key_id(), database.name().display());
             info!(%key_id, %store, bits, "made the first signing key");

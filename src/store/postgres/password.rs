@@ -25,7 +25,7 @@ pub(super) fn find(
         return Ok(Some(Zeroizing::new(password.to_owned())));
     }
     if let Some(file) = url.password_file() {
-        let text = read(file)?;
+        let text = read_private(file, ": ")?;
         let name = if host.is_unix() { "localhost" } else { &host.name };
         let wanted = [name, &host.port.to_string(), database, user];
         return Ok(text.lines().find_map(|line| of_line(line, &wanted)));
@@ -33,10 +33,12 @@ pub(super) fn find(
     Ok(env::var(VARIABLE).ok().filter(|password| !password.is_empty()).map(Zeroizing::new))
 }
 
-fn read(file: &Path) -> Result<Zeroizing<String>, Fault> {
+/// Reads a file that not every user may read. `advice` stands in the fault before how to change that.
+pub(super) fn read_private(file: &Path, advice: &str) -> Result<Zeroizing<String>, Fault> {
     let metadata = std::fs::metadata(file).map_err(|error| Fault::cannot("read", file, &error))?;
     if whole_file::is_world_readable(&metadata.permissions()) {
-        let problem = format!("can be read by everyone on this machine: {}", whole_file::HIDE_IT);
+        let how = whole_file::HIDE_IT;
+        let problem = format!("can be read by everyone on this machine{advice}{how}");
         return Err(Fault::new(file, problem));
     }
     text::read(file).map(Zeroizing::new)

@@ -5,7 +5,7 @@ use tracing::warn;
 use crate::store::postgres::birth;
 use crate::store::postgres::database::{Database, REQUEST_LIMIT};
 use crate::store::postgres::failure::Failure;
-use crate::store::postgres::revocations;
+use crate::store::postgres::row::time;
 use crate::store::postgres::snapshot_file::Source;
 use crate::time::UnixTime;
 
@@ -25,7 +25,7 @@ impl Position {
         for is_born in [false, true] {
             let rows = database.query(BEGIN, &[], REQUEST_LIMIT)?;
             if let Some(row) = rows.first() {
-                let since = revocations::time(row.get(2)?);
+                let since = time(row.get(2)?);
                 let begun = Self { epoch: row.get(0)?, snapshot: row.get(1)?, since };
                 database.admit(&begun.epoch)?;
                 return Ok(begun);
@@ -71,8 +71,7 @@ impl Position {
         database: &mut Database,
         known: &Source,
     ) -> Result<Source, Failure> {
-        let rows = database.query(SYSTEM, &[], REQUEST_LIMIT)?;
-        let system = rows.first().map_or(Ok(String::new()), |row| row.get(0))?;
+        let system = database.value(SYSTEM, &[])?.unwrap_or_default();
         let (epoch, since) = (self.epoch.clone(), self.since);
         let timelines = database.timelines();
         Ok(Source { system, epoch, since, timelines, ..known.clone() })

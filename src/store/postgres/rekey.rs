@@ -1,7 +1,6 @@
 //! Seals what is sealed with another master key anew.
 
 use crate::fault::Fault;
-use crate::random::Random;
 use crate::store::postgres::database::{BULK_LIMIT, Database, Transaction, Type};
 use crate::store::postgres::failure::Failure;
 use crate::store::postgres::keys;
@@ -21,11 +20,7 @@ pub struct Rekeyed {
 /// # Errors
 ///
 /// All [`Fault`]s, one for each value that cannot be opened, and one that says that nothing was done.
-pub fn rekey(
-    database: &mut Database,
-    master_keys: &MasterKeys,
-    random: &Random,
-) -> Result<Rekeyed, Vec<Fault>> {
+pub fn rekey(database: &mut Database, master_keys: &MasterKeys) -> Result<Rekeyed, Vec<Fault>> {
     database.transaction(BULK_LIMIT, |transaction| {
         let mut done = Rekeyed::default();
         let mut faults = Vec::new();
@@ -38,7 +33,7 @@ pub fn rekey(
                     done.unchanged += 1;
                     continue;
                 }
-                match anew(transaction, master_keys, random, purpose, &name, &sealed) {
+                match anew(transaction, master_keys, purpose, &name, &sealed) {
                     Ok(sealed) => {
                         transaction
                             .query(update, &[(&name, Type::TEXT), (&sealed, Type::BYTEA)])?;
@@ -66,7 +61,6 @@ fn read(transaction: &mut Transaction<'_>, sql: &str) -> Result<Vec<(String, Vec
 fn anew(
     transaction: &Transaction<'_>,
     master_keys: &MasterKeys,
-    random: &Random,
     purpose: Purpose,
     name: &str,
     sealed: &[u8],
@@ -76,7 +70,7 @@ fn anew(
         Purpose::SigningKey => keys::with_remedy(fault, name),
         _ => fault,
     })?;
-    master_keys.seal(random, purpose, name, &plain).map_err(|_| {
+    master_keys.seal(purpose, name, &plain).map_err(|_| {
         let problem = "the operating system has no random bytes to seal a key";
         Fault::new(transaction.store(), problem)
     })

@@ -18,6 +18,7 @@ use crate::state::shares::ClientTag;
 use crate::state::store_health::StoreHealth;
 use crate::store::postgres::database::{Database, Parameter, REQUEST_LIMIT, Row as Answer, Type};
 use crate::store::postgres::failure::Failure;
+use crate::store::postgres::row::{PART, seconds, time};
 use crate::store::postgres::snapshot_file::Item;
 use crate::time::UnixTime;
 
@@ -128,19 +129,7 @@ pub(super) fn read_cut_off(answer: &Answer) -> Result<Option<(ClientTag, UnixTim
     Ok(client.try_into().ok().map(|client| (client, until)))
 }
 
-/// Returns a time as a value of the database.
-pub(super) fn seconds(time: UnixTime) -> i64 {
-    i64::try_from(time.0).unwrap_or(i64::MAX)
-}
-
-/// Returns a time of the database.
-pub(super) fn time(seconds: i64) -> UnixTime {
-    UnixTime(u64::try_from(seconds).unwrap_or(0))
-}
-
 const INSERT: &str = "select from grantd.revoke($1::bytea[], $2::bytea[], $3::bigint[])";
 const INSERT_CUT_OFF: &str = "select from grantd.cut_off($1::bytea[], $2::bigint[])";
-/// The most rows of one statement.
-const PART: usize = 5000;
 /// As long as there are at most this many rows in memory, none is dropped because it is over.
 const LEAST: usize = 1000;

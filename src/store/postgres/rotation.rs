@@ -18,10 +18,10 @@ use crate::keys::life::{KeyTimes, Retention};
 use crate::keys::rotation::{PlannedKey, Publisher, Rotation, Step, earliest_start};
 use crate::random::Random;
 use crate::state::key_rotation::KeyRotation;
-use crate::store::postgres::database::{Database, Parameter, REQUEST_LIMIT, Type};
+use crate::store::postgres::database::{Database, REQUEST_LIMIT, Type};
 use crate::store::postgres::failure::{Failure, FailureKind, clean};
-use crate::store::postgres::keys::{self, PUBLISHERS};
-use crate::store::postgres::row::Row;
+use crate::store::postgres::keys::{self, PUBLISHERS, SealedKey};
+use crate::store::postgres::row::{Row, time};
 use crate::store::postgres::rows;
 use crate::store::postgres::seal::MasterKeys;
 use crate::time::UnixTime;
@@ -44,7 +44,6 @@ pub struct Serving {
 pub(super) struct KeyRotator {
     /// The name of this server in the store, which no other process has.
     node: String,
-    random: Random,
     /// The keys that this server publishes, each with the time since which it does; `None` if since
     /// it began to serve.
     published: BTreeMap<String, Option<Instant>>,
@@ -99,7 +98,6 @@ impl KeyRotator {
     pub(super) fn new(random: &Random, now: Instant) -> Self {
         Self {
             node: node_name(random),
-            random: random.clone(),
             published: BTreeMap::new(),
             is_changed: true,
             due: now,
@@ -254,15 +252,10 @@ impl KeyRotator {
         means: &mut Means<'_>,
         term: Duration,
     ) -> Result<(Option<i64>, UnixTime), Failure> {
-        let seconds = |since: &Option<Instant>| match since {
-            None => -1,
-            Some(since) => {
-                let age = means.now.saturating_duration_since(*since).as_secs();
-                i64::try_from(age).unwrap_or(i64::MAX)
-            }
-        };
+        let age = |since| means.now.saturating_duration_since(since).as_secs();
+        let age = |since| i64::try_from(age(since)).unwrap_or(i64::MAX);
         let ids: Vec<&str> = self.published.keys().map(String::as_str).collect();
-        let ages: Vec<i64> = self.published.values().map(seconds).collect();
+        let ages: Vec<i64> = self.published.values().map(|since| since.map_or(-1, age)).collect();
         let max_age = i64::try_from(means.serving.retention.jwks_max_age).unwrap_or(i64::MAX);
         // While such a server reports, one that makes no key does not lead.
         let makes_keys = means.serving.rotate_every.is_some() && term > NO_TERM;
@@ -276,11 +269,8 @@ impl KeyRotator {
             (&makes_keys as _, Type::BOOL),
         ];
         let rows = means.database.query(REPORT, &parameters, REQUEST_LIMIT)?;
-        let (mut term, mut now) = (None, 0);
-        if let Some(row) = rows.first() {
-            (term, now) = (row.get(0)?, row.get::<i64>(1)?);
-        }
-        Ok((term, UnixTime(u64::try_from(now).unwrap_or(0))))
+        let Some(row) = rows.first() else { return Ok((None, UnixTime(0))) };
+        Ok((row.get(0)?, time(row.get(1)?)))
     }
 
     /// Notes that the postponed key still waits, or that none does.
@@ -303,7 +293,7 @@ impl KeyRotator {
         let Means { database, master_keys, serving, health, .. } = means;
         let store = database.name().to_owned();
         let found = rows::sealed_keys(database)?;
-        let known: Vec<&str> = found.sealed.iter().map(|(id, _)| id.as_str()).collect();
+        let known: Vec<&str> = found.iter().map(|row| &*row.id).collect();
         if known.len() != serving.keys.len()
             || !serving.keys.iter().all(|key| known.contains(&&*key.id))
         {
@@ -311,21 +301,20 @@ impl KeyRotator {
             return Ok(());
         }
         // Servers may lack a master key that has sealed nothing yet.
-        if !found.sealed.iter().all(|(_, sealed)| master_keys.is_of_first(sealed)) {
+        if !found.iter().all(|row| master_keys.is_of_first(&row.document)) {
             let problem = "the keys in it are sealed with another master key than the first one of \
                            this server: put that key first in store.master_key_file, or run \
                            `grantd store rekey` when every server has the new one";
             return Err(Fault::new(&store, problem).into());
         }
         let (key, document) = change::new_document(&store, serving.bits, times)?;
-        let sealed = keys::seal(&store, master_keys, &self.random, key.key_id(), &document)?;
-        let (id, row_times) = (key.key_id(), keys::times_of(&key));
-        let mut parameters = keys::row_of(&id, &sealed, &row_times).to_vec();
+        let row = SealedKey::seal(&store, master_keys, &key, &document, &[])?;
+        let mut parameters = row.parameters().to_vec();
         parameters.push((&known, Type::TEXT_ARRAY));
         parameters.extend([(&self.node as _, Type::TEXT), (&term as _, Type::INT8)]);
-        if write(database, ADD, &parameters)? {
+        if database.value(ADD, &parameters)? == Some(true) {
             let signs_from = times.signs_from.0;
-            info!(kid = id, signs_from, "made the next signing key");
+            info!(kid = row.id, signs_from, "made the next signing key");
         } else {
             info!("no next signing key was made: the keys have changed, or another server leads");
         }
@@ -344,30 +333,16 @@ impl KeyRotator {
         let Means { database, master_keys, .. } = means;
         let store = database.name().to_owned();
         let found = rows::sealed_keys(database)?;
-        let Some((_, sealed)) = found.sealed.iter().find(|(id, _)| id == key_id) else {
-            return Ok(false);
-        };
-        let text = keys::document(&store, master_keys, key_id, sealed)?;
+        let Some(row) = found.iter().find(|row| row.id == key_id) else { return Ok(false) };
+        let text = row.document(&store, master_keys)?;
         let published_at = key_file::parse(&store, &text)?.times().published_at;
         let times = KeyTimes { published_at, signs_from: to };
         let (key, document) = key_file::with_times(&store, &text, times)?;
-        let before = (key_id, &**sealed);
-        let sealed = keys::seal_again(&store, master_keys, &self.random, before, &document)?;
-        let row_times = keys::times_of(&key);
-        let mut parameters = keys::row_of(&key_id, &sealed, &row_times).to_vec();
+        let row = SealedKey::seal(&store, master_keys, &key, &document, &row.document)?;
+        let mut parameters = row.parameters().to_vec();
         parameters.extend([(&self.node as _, Type::TEXT), (&term as _, Type::INT8)]);
-        Ok(write(database, POSTPONE, &parameters)?)
+        Ok(database.value(POSTPONE, &parameters)? == Some(true))
     }
-}
-
-/// Runs a statement that writes if the term lasts. Returns whether it did.
-fn write(
-    database: &mut Database,
-    sql: &str,
-    parameters: &[Parameter<'_>],
-) -> Result<bool, Failure> {
-    let rows = database.query(sql, parameters, REQUEST_LIMIT)?;
-    rows.first().map_or(Ok(false), |row| row.get(0))
 }
 
 /// Notes and logs that a key waits for servers.
@@ -402,5 +377,6 @@ const MOST_BETWEEN: u64 = 10;
 const UNFIT: Duration = Duration::from_secs(60);
 const REPORT: &str = "select r.fence, r.now from grantd.report($1, $2, $3, $4, $5, $6) r";
 const LEAVE: &str = "select grantd.leave($1)";
+// Both write if the term lasts, and return whether they did.
 const ADD: &str = "select grantd.add_next_key($1, $2, $3, $4, $5, $6, $7)";
 const POSTPONE: &str = "select grantd.postpone_key($1, $2, $3, $4, $5, $6)";

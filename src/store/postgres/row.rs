@@ -1,4 +1,4 @@
-//! A row of a result.
+//! A row of a result, and what else the statements share.
 
 use std::path::Path;
 use std::sync::Arc;
@@ -6,6 +6,7 @@ use std::sync::Arc;
 use tokio_postgres::types::FromSql;
 
 use crate::store::postgres::failure::{Failure, FailureKind};
+use crate::time::UnixTime;
 
 /// A row of a result.
 pub struct Row {
@@ -26,3 +27,21 @@ impl Row {
         })
     }
 }
+
+/// Returns a time as a value of the database.
+pub(super) fn seconds(time: UnixTime) -> i64 {
+    i64::try_from(time.0).unwrap_or(i64::MAX)
+}
+
+/// Returns a time of the database.
+pub(super) fn time(seconds: i64) -> UnixTime {
+    UnixTime(u64::try_from(seconds).unwrap_or(0))
+}
+
+/// Returns the first value of the first row.
+pub(super) fn first<T: for<'r> FromSql<'r>>(rows: &[Row]) -> Result<Option<T>, Failure> {
+    rows.first().map(|row| row.get(0)).transpose()
+}
+
+/// The most rows that one statement reads or writes by their names.
+pub(super) const PART: usize = 5000;

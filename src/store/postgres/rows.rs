@@ -1,10 +1,8 @@
 //! Reads clients and keys from their rows.
 
 use std::collections::BTreeMap;
-use std::iter;
 use std::path::Path;
-use std::sync::Arc;
-use std::sync::mpsc::{Receiver, sync_channel};
+use std::sync::mpsc::sync_channel;
 use std::thread::{self, available_parallelism};
 
 use compact_str::CompactString;
@@ -18,7 +16,7 @@ use crate::registry::clients::{Draft, Registry};
 use crate::registry::registered::Registered;
 use crate::store::postgres::database::{Database, REQUEST_LIMIT, ROW_LIMIT, Row, Type};
 use crate::store::postgres::failure::{Failure, clean};
-use crate::store::postgres::keys::{self, RowTimes};
+use crate::store::postgres::keys::{self, SealedKey};
 use crate::store::postgres::seal::MasterKeys;
 
 /// The entries of clients that have a fault, by client id, each with its first fault.
@@ -49,8 +47,7 @@ pub(super) fn registry(
     database: &mut Database,
     raw: &mut dyn FnMut(&str, &str),
 ) -> Result<(Registry, Faulty), Failure> {
-    let estimate = database.query(COUNT, &[], REQUEST_LIMIT)?;
-    let estimate: i64 = estimate.first().map_or(Ok(0), |row| row.get(0))?;
+    let estimate = database.value::<i64>(COUNT, &[])?.unwrap_or(0);
     let estimate = usize::try_from(estimate).unwrap_or(0).min(MOST_EXPECTED);
     let collected = Collected::new(estimate);
     each_client(database, &|entries| collected.add(entries), raw)?;
@@ -93,7 +90,7 @@ pub(super) fn each_client(
     take: &(impl Fn(Vec<Entry>) + Sync),
     raw: &mut dyn FnMut(&str, &str),
 ) -> Result<(), Failure> {
-    let store = Arc::<Path>::from(database.name());
+    let store = database.name().to_owned();
     parse_all(&store, take, |parse| {
         database.for_each(ALL, &[], ROW_LIMIT, |row| {
             let (id, text) = (row.get(0)?, row.get(1)?);
@@ -106,15 +103,20 @@ pub(super) fn each_client(
 
 /// Parses the entries that `read` passes on, as [`each_client`] does.
 pub(super) fn parse_all<T>(
-    store: &Arc<Path>,
+    store: &Path,
     take: &(impl Fn(Vec<Entry>) + Sync),
     read: impl FnOnce(&mut dyn FnMut(&str, &str)) -> T,
 ) -> T {
     let (send, receive) = sync_channel::<Vec<(CompactString, String)>>(WAITING_BATCHES);
     let receive = Mutex::new(receive);
     let threads = available_parallelism().map_or(1, usize::from);
+    let next = || receive.lock().recv();
+    let work = || {
+        while let Ok(batch) = next() {
+            take(parse_batch(store, batch));
+        }
+    };
     thread::scope(|scope| {
-        let work = || parse_batches(store, &receive, take);
         // At least one batch is read by this thread if none can be started.
         let started = (0..threads)
             .filter(|_| thread::Builder::new().spawn_scoped(scope, work).is_ok())
@@ -138,18 +140,6 @@ pub(super) fn parse_all<T>(
         drop(send);
         done
     })
-}
-
-fn parse_batches(
-    store: &Path,
-    batches: &Mutex<Receiver<Vec<(CompactString, String)>>>,
-    take: &impl Fn(Vec<Entry>),
-) {
-    loop {
-        let batch = batches.lock().recv();
-        let Ok(batch) = batch else { return };
-        take(parse_batch(store, batch));
-    }
 }
 
 fn parse_batch(store: &Path, batch: Vec<(CompactString, String)>) -> Vec<Entry> {
@@ -182,57 +172,43 @@ pub(super) fn clients(
     Ok(entries)
 }
 
-/// A signing key as it is in its row: its id and its sealed document.
-pub(super) type SealedKey = (String, Vec<u8>);
-
-/// Signing keys as they are in their rows.
-#[derive(Default)]
-pub(super) struct SealedKeys {
-    pub(super) sealed: Vec<SealedKey>,
-    /// The times of each key. There are none in a snapshot, whose keys were checked before.
-    times: Vec<RowTimes>,
-}
-
-impl SealedKeys {
-    pub(super) fn of_snapshot(sealed: Vec<SealedKey>) -> Self {
-        Self { sealed, times: Vec::new() }
-    }
-}
-
 /// Reads all signing keys that are not retired.
-pub(super) fn sealed_keys(database: &mut Database) -> Result<SealedKeys, Failure> {
-    let mut keys = SealedKeys::default();
-    for row in &database.query(KEYS, &[], REQUEST_LIMIT)? {
-        keys.sealed.push((row.get(0)?, row.get(1)?));
-        keys.times.push(keys::times_in(row, 2)?);
-    }
-    Ok(keys)
+pub(super) fn sealed_keys(database: &mut Database) -> Result<Vec<SealedKey>, Failure> {
+    database.query(keys::ALL, &[], REQUEST_LIMIT)?.iter().map(SealedKey::read).collect()
 }
 
-/// Opens signing keys. Every fault of them is in the second list.
+/// The result of [`open_keys`].
+#[derive(Default)]
+pub(super) struct OpenedKeys {
+    pub(super) keys: Vec<SigningKey>,
+    /// The rows of `keys`.
+    pub(super) sealed: Vec<SealedKey>,
+    /// The rows that have a fault.
+    pub(super) faulty: Vec<SealedKey>,
+    /// The faults of these rows.
+    pub(super) faults: Vec<Fault>,
+}
+
+/// Opens signing keys. `store` is shown in the faults.
 pub(super) fn open_keys(
     store: &Path,
     master_keys: &MasterKeys,
-    keys: &SealedKeys,
-) -> (Vec<SigningKey>, Vec<Fault>) {
-    let (mut found, mut faults) = (Vec::new(), Vec::new());
-    let times = keys.times.iter().chain(iter::repeat(&None));
-    for ((id, document), times) in keys.sealed.iter().zip(times) {
-        match keys::open(store, master_keys, id, document, times) {
-            Ok(key) => found.push(key),
-            Err(fault) => faults.push(fault),
+    sealed: Vec<SealedKey>,
+) -> OpenedKeys {
+    let mut opened = OpenedKeys::default();
+    for row in sealed {
+        match row.open(store, master_keys) {
+            Ok(key) => {
+                opened.keys.push(key);
+                opened.sealed.push(row);
+            }
+            Err(fault) => {
+                opened.faults.push(fault);
+                opened.faulty.push(row);
+            }
         }
     }
-    (found, faults)
-}
-
-/// Divides the rows of keys into those of `opened` and those that have a fault.
-pub(super) fn divide(
-    sealed: Vec<SealedKey>,
-    opened: &[SigningKey],
-) -> (Vec<SealedKey>, Vec<SealedKey>) {
-    let is_opened = |(id, _): &SealedKey| opened.iter().any(|key| key.key_id() == id);
-    sealed.into_iter().partition(is_opened)
+    opened
 }
 
 const COUNT: &str = "select greatest(reltuples, 0)::bigint from pg_class \
@@ -240,9 +216,6 @@ const COUNT: &str = "select greatest(reltuples, 0)::bigint from pg_class \
 const ALL: &str = "select c.client_id, c.entry from grantd.client c";
 const SOME: &str = "select c.client_id, c.entry from grantd.client c \
                     where c.client_id = any ($1::text[])";
-const KEYS: &str = "select k.key_id, k.document, k.published_at, k.signs_from \
-                    from grantd.signing_key k \
-                    where k.retired_at is null order by k.key_id";
 /// The number of clients that a thread parses at a time.
 const BATCH: usize = 2000;
 /// The number of batches that may wait for a thread.

@@ -49,7 +49,7 @@ pub fn migrate(database: &mut Database, node_role: Option<&str>) -> Result<Migra
             }
         };
         if from > VERSION {
-            return Err(newer(transaction, from));
+            return Err(refused(transaction, newer(from)));
         }
         for (version, script) in (1..).zip(MIGRATIONS).filter(|(version, _)| *version > from) {
             transaction.run_script(script)?;
@@ -68,40 +68,39 @@ pub fn migrate(database: &mut Database, node_role: Option<&str>) -> Result<Migra
 ///
 /// # Errors
 ///
-/// A [`Failure`] of the kind [`FailureKind::Schema`] if it has another version.
+/// A [`Failure`] if it has another version.
 pub fn require(database: &mut Database) -> Result<(), Failure> {
     database.reading(REQUEST_LIMIT, |transaction| match read_version(transaction)? {
         Some(VERSION) => Ok(()),
-        Some(version) if version > VERSION => Err(newer(transaction, version)),
-        Some(version) => Err(failure(
-            transaction,
-            &format!(
+        Some(version) if version > VERSION => Err(refused(transaction, newer(version))),
+        Some(version) => {
+            let problem = format!(
                 "has version {version} of the schema grantd, and this program needs version \
                  {VERSION}: run `grantd store migrate` with the URL of the owner"
-            ),
-        )),
-        None => Err(failure(
-            transaction,
-            "has no schema grantd: run `grantd store migrate` with the URL of the owner, who may \
-             create it",
-        )),
+            );
+            Err(refused(transaction, problem))
+        }
+        None => {
+            let problem = "has no schema grantd: run `grantd store migrate` with the URL of the \
+                           owner, who may create it";
+            Err(refused(transaction, problem))
+        }
     })
 }
 
 /// Reads the version; `None` if there is no schema.
 pub(super) fn read_version(transaction: &mut Transaction<'_>) -> Result<Option<i32>, Failure> {
-    let found = transaction.query("select to_regclass('grantd.migration') is not null", &[])?;
-    if !found.first().map_or(Ok(false), |row| row.get(0))? {
+    let sql = "select to_regclass('grantd.migration') is not null";
+    if !transaction.value(sql, &[])?.unwrap_or(false) {
         return Ok(None);
     }
-    let rows = transaction.query("select coalesce(max(version), 0) from grantd.migration", &[])?;
-    rows.first().map(|row| row.get(0)).transpose()
+    transaction.value("select coalesce(max(version), 0) from grantd.migration", &[])
 }
 
 fn create(transaction: &mut Transaction<'_>) -> Result<(), Failure> {
     // `create schema if not exists` demands the right to create one even if there is one.
-    let found = transaction.query("select to_regnamespace('grantd') is not null", &[])?;
-    if !found.first().map_or(Ok(false), |row| row.get(0))? {
+    let sql = "select to_regnamespace('grantd') is not null";
+    if !transaction.value(sql, &[])?.unwrap_or(false) {
         transaction.run_script("create schema grantd")?;
     }
     transaction.run_script(
@@ -120,18 +119,12 @@ fn require_fit_server(transaction: &mut Transaction<'_>) -> Result<(), Failure> 
     let Some(row) = rows.first() else { return Ok(()) };
     let version: i32 = row.get(0)?;
     if version < OLDEST_SERVER {
-        return Err(Failure::new(
-            FailureKind::Refused,
-            transaction.store(),
-            format!("is PostgreSQL {}, and 14 or later is needed", version / 10_000),
-        ));
+        let problem = format!("is PostgreSQL {}, and 14 or later is needed", version / 10_000);
+        return Err(refused(transaction, problem));
     }
     if row.get::<&str>(1)? != "UTF8" {
-        return Err(Failure::new(
-            FailureKind::Refused,
-            transaction.store(),
-            "does not store text in UTF-8: create the database with ENCODING 'UTF8'",
-        ));
+        let problem = "does not store text in UTF-8: create the database with ENCODING 'UTF8'";
+        return Err(refused(transaction, problem));
     }
     Ok(())
 }
@@ -141,25 +134,19 @@ fn require_role(transaction: &mut Transaction<'_>, role: &str) -> Result<(), Fai
     if !transaction.query(sql, &[(&role, Type::TEXT)])?.is_empty() {
         return Ok(());
     }
-    Err(Failure::new(
-        FailureKind::Refused,
-        transaction.store(),
-        format!("has no role {role}: create it with CREATE ROLE … LOGIN PASSWORD …"),
-    ))
+    let problem = format!("has no role {role}: create it with CREATE ROLE … LOGIN PASSWORD …");
+    Err(refused(transaction, problem))
 }
 
-fn newer(transaction: &Transaction<'_>, version: i32) -> Failure {
-    failure(
-        transaction,
-        &format!(
-            "has version {version} of the schema grantd, and this program knows only version \
-             {VERSION}: use the release that migrated it, or a later one"
-        ),
+fn newer(version: i32) -> String {
+    format!(
+        "has version {version} of the schema grantd, and this program knows only version \
+         {VERSION}: use the release that migrated it, or a later one"
     )
 }
 
-fn failure(transaction: &Transaction<'_>, problem: &str) -> Failure {
-    Failure::new(FailureKind::Schema, transaction.store(), problem)
+fn refused(transaction: &Transaction<'_>, problem: impl Into<String>) -> Failure {
+    Failure::new(FailureKind::Refused, transaction.store(), problem)
 }
 
 /// Quotes a name as an identifier.

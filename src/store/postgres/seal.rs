@@ -14,14 +14,15 @@ use ring::digest::{Context, SHA256};
 use zeroize::Zeroizing;
 
 use crate::config::StoreSettings;
-use crate::fault::{Fault, text};
-use crate::fs::whole_file;
+use crate::fault::Fault;
 use crate::random::{NoEntropy, Random};
 use crate::store::postgres::failure::{clean, literal};
+use crate::store::postgres::password::read_private;
 
-/// The master keys. The first seals, all of them open.
+/// The master keys. The first seals, all of them open. They have no `Debug`, so no log can hold them.
 pub struct MasterKeys {
     keys: Vec<MasterKey>,
+    pub(super) random: Random,
 }
 
 struct MasterKey {
@@ -78,15 +79,19 @@ impl MasterKeys {
     /// # Errors
     ///
     /// A [`Fault`] if there is none, or if the file can be read by every user or has a faulty line.
-    pub fn load(settings: &StoreSettings) -> Result<Self, Fault> {
+    pub fn load(settings: &StoreSettings, random: &Random) -> Result<Self, Fault> {
         let variable = env::var(VARIABLE).map(Zeroizing::new).ok().filter(|key| !key.is_empty());
         match (&settings.master_key_file, variable) {
             (Some(_), Some(_)) => Err(Fault::new(
                 Path::new(VARIABLE),
                 "is set, and so is store.master_key_file: unset one of them",
             )),
-            (Some(file), None) => Self::parse(file, &read(file)?),
-            (None, Some(key)) => Self::parse(Path::new(VARIABLE), &key),
+            (Some(file), None) => {
+                let advice = "; if another user may have read it, put a new key on its first line \
+                              and run `grantd store rekey`; ";
+                Self::parse(file, &read_private(file, advice)?, random)
+            }
+            (None, Some(key)) => Self::parse(Path::new(VARIABLE), &key, random),
             (None, None) => Err(Fault::new(
                 Path::new("store.master_key_file"),
                 format!(
@@ -98,7 +103,7 @@ impl MasterKeys {
     }
 
     /// Reads the lines of `text`, which was read from `source`.
-    pub(super) fn parse(source: &Path, text: &str) -> Result<Self, Fault> {
+    pub(super) fn parse(source: &Path, text: &str, random: &Random) -> Result<Self, Fault> {
         let mut keys: Vec<MasterKey> = Vec::new();
         for (number, line) in (1..).zip(text.lines().map(str::trim)) {
             if line.is_empty() || line.starts_with('#') {
@@ -120,7 +125,7 @@ impl MasterKeys {
         if keys.is_empty() {
             return Err(Fault::new(source, format!("holds no key; {HOW_TO_MAKE}")));
         }
-        Ok(Self { keys })
+        Ok(Self { keys, random: random.clone() })
     }
 
     /// The ids of the keys, the first of which seals.
@@ -133,14 +138,8 @@ impl MasterKeys {
     /// # Errors
     ///
     /// [`NoEntropy`] if the operating system has no random bytes.
-    pub fn seal(
-        &self,
-        random: &Random,
-        purpose: Purpose,
-        name: &str,
-        plain: &[u8],
-    ) -> Result<Vec<u8>, NoEntropy> {
-        self.seal_again(random, purpose, name, plain, &[])
+    pub fn seal(&self, purpose: Purpose, name: &str, plain: &[u8]) -> Result<Vec<u8>, NoEntropy> {
+        self.seal_again(purpose, name, plain, &[])
     }
 
     /// Seals `plain` with the key with which `before` was sealed, which every server has; with the first
@@ -151,7 +150,6 @@ impl MasterKeys {
     /// [`NoEntropy`] if the operating system has no random bytes.
     pub fn seal_again(
         &self,
-        random: &Random,
         purpose: Purpose,
         name: &str,
         plain: &[u8],
@@ -160,7 +158,7 @@ impl MasterKeys {
         let former = parts(before).and_then(|(id, ..)| self.keys.iter().find(|key| key.id == id));
         let MasterKey { id, key } = former.or_else(|| self.keys.first()).ok_or(NoEntropy)?;
         let mut nonce = [0; NONCE_LEN];
-        random.fill(&mut nonce)?;
+        self.random.fill(&mut nonce)?;
         // Room for the whole, so that no copy of the plain text is left behind.
         let mut text = Vec::with_capacity(plain.len() + AES_256_GCM.tag_len());
         text.extend_from_slice(plain);
@@ -226,25 +224,6 @@ impl MasterKeys {
     }
 }
 
-impl std::fmt::Debug for MasterKeys {
-    fn fmt(&self, f: &mut std::fmt::Formatter<'_>) -> std::fmt::Result {
-        f.debug_tuple("MasterKeys").field(&self.ids()).finish()
-    }
-}
-
-fn read(file: &Path) -> Result<Zeroizing<String>, Fault> {
-    let metadata = std::fs::metadata(file).map_err(|error| Fault::cannot("read", file, &error))?;
-    if whole_file::is_world_readable(&metadata.permissions()) {
-        let problem = format!(
-            "can be read by everyone on this machine; if another user may have read it, put a new \
-             key on its first line and run `grantd store rekey`; {}",
-            whole_file::HIDE_IT
-        );
-        return Err(Fault::new(file, problem));
-    }
-    text::read(file).map(Zeroizing::new)
-}
-
 fn id_of(key: &[u8]) -> KeyId {
     let mut hash = Context::new(&SHA256);
     hash.update(b"grantd master key\0");
@@ -266,7 +245,7 @@ fn parts(sealed: &[u8]) -> Option<(KeyId, [u8; NONCE_LEN], &[u8])> {
     (*version == FORMAT).then_some((*id, *nonce, text))
 }
 
-fn hex(bytes: &[u8]) -> String {
+pub(super) fn hex(bytes: &[u8]) -> String {
     bytes.iter().map(|byte| format!("{byte:02x}")).collect()
 }
 
@@ -285,7 +264,8 @@ mod tests {
     const TWO: &str = "/wECAwQFBgcICQoLDA0ODxAREhMUFRYXGBkaGxwdHh8=";
 
     fn keys(lines: &[&str]) -> MasterKeys {
-        MasterKeys::parse(Path::new("master.key"), &lines.join("\n")).unwrap()
+        let random = Random::counting(1);
+        MasterKeys::parse(Path::new("master.key"), &lines.join("\n"), &random).unwrap()
     }
 
     fn open(
@@ -300,15 +280,13 @@ mod tests {
 
     #[test]
     fn the_first_key_seals_and_all_open() {
-        let random = Random::counting(1);
         let (old, both) = (keys(&[ONE]), keys(&["# new", TWO, "", ONE]));
-        let sealed = old.seal(&random, Purpose::SigningKey, "kid", b"secret").unwrap();
+        let sealed = old.seal(Purpose::SigningKey, "kid", b"secret").unwrap();
         assert!(!sealed.windows(6).any(|bytes| bytes == b"secret"));
         assert_eq!(open(&both, Purpose::SigningKey, "kid", &sealed).as_deref(), Ok(&b"secret"[..]));
         assert!(old.is_of_first(&sealed) && !both.is_of_first(&sealed));
-        let again = both.seal(&random, Purpose::SigningKey, "kid", b"secret").unwrap();
-        let as_before =
-            both.seal_again(&random, Purpose::SigningKey, "kid", b"x", &sealed).unwrap();
+        let again = both.seal(Purpose::SigningKey, "kid", b"secret").unwrap();
+        let as_before = both.seal_again(Purpose::SigningKey, "kid", b"x", &sealed).unwrap();
         assert_eq!(MasterKeys::id_in(&as_before), MasterKeys::id_in(&sealed));
         assert!(both.is_of_first(&again));
         let refused = open(&old, Purpose::SigningKey, "kid", &again).unwrap_err();
@@ -319,7 +297,7 @@ mod tests {
     #[test]
     fn a_changed_or_moved_value_does_not_open() {
         let keys = keys(&[ONE]);
-        let sealed = keys.seal(&Random::counting(1), Purpose::Secret, "a", b"x").unwrap();
+        let sealed = keys.seal(Purpose::Secret, "a", b"x").unwrap();
         assert!(open(&keys, Purpose::Secret, "b", &sealed).is_err());
         assert!(open(&keys, Purpose::Snapshot, "a", &sealed).is_err());
         for at in 0..sealed.len() {
@@ -340,7 +318,8 @@ mod tests {
             (short, "master.key:1: must be 32 bytes"),
             (&format!("{ONE}\n{ONE}"), "master.key:2: holds a key for the second time"),
         ] {
-            let said = MasterKeys::parse(Path::new("master.key"), text).unwrap_err().to_string();
+            let parsed = MasterKeys::parse(Path::new("master.key"), text, &Random::counting(1));
+            let said = parsed.err().unwrap().to_string();
             assert!(said.contains(says) && !said.contains("hunter2"), "{said}");
         }
     }

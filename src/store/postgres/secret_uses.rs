@@ -5,7 +5,7 @@ use std::time::{Duration, Instant};
 use crate::state::secret_uses::{SecretUses, Unsent};
 use crate::store::postgres::database::{Database, Parameter, REQUEST_LIMIT, Type};
 use crate::store::postgres::failure::Failure;
-use crate::store::postgres::revocations::{seconds, time};
+use crate::store::postgres::row::{seconds, time};
 
 /// How far the sums in the store are known.
 pub(super) struct SecretUseRows {

@@ -25,14 +25,13 @@ use std::time::Duration;
 
 use crate::clock::{Clock, join_within};
 use crate::fault::Fault;
-use crate::random::Random;
 use crate::signing::worker::lower_priority;
-use crate::store::postgres::rows::SealedKey;
+use crate::store::postgres::keys::SealedKey;
 use crate::store::postgres::seal::MasterKeys;
 pub use crate::store::postgres::snapshot_file::items::{Item, Source};
 pub use crate::store::postgres::snapshot_file::load::{Loaded, load, timelines};
 pub(super) use crate::store::postgres::snapshot_file::load::{keys, recall};
-use crate::store::postgres::snapshot_file::log::{RECORD_BYTES, Sealing};
+use crate::store::postgres::snapshot_file::log::RECORD_BYTES;
 use crate::store::postgres::snapshot_file::queue::{Message, Queue};
 use crate::store::postgres::snapshot_file::writer::Writer;
 use crate::time::UnixTime;
@@ -43,6 +42,7 @@ pub fn path(state: &Path) -> PathBuf {
 }
 
 /// Hands what is read of the store to the thread that writes the snapshot.
+#[derive(Default)]
 pub struct SnapshotFile {
     /// `None` if no snapshot is kept.
     writing: Option<Writing>,
@@ -65,15 +65,9 @@ impl SnapshotFile {
     /// # Errors
     ///
     /// A [`Fault`] if it cannot be started.
-    pub fn start(
-        path: &Path,
-        keys: Arc<MasterKeys>,
-        random: &Random,
-        clock: &Clock,
-    ) -> Result<Self, Fault> {
+    pub fn start(path: &Path, keys: Arc<MasterKeys>, clock: &Clock) -> Result<Self, Fault> {
         let queue = Arc::new(Queue::new(LONGEST_WAIT));
-        let sealing = Sealing { keys, random: random.clone() };
-        let writer = Writer::new(path.to_owned(), sealing, clock.clone(), Arc::clone(&queue));
+        let writer = Writer::new(path.to_owned(), keys, clock.clone(), Arc::clone(&queue));
         let builder = thread::Builder::new().name("snapshot".to_owned());
         let thread = builder.spawn(move || {
             lower_priority();
@@ -83,17 +77,14 @@ impl SnapshotFile {
             let problem = format!("no thread can write it: {error}; raise the limit of threads");
             Fault::new(path, problem)
         })?;
-        Ok(Self::of(Some(Writing { queue, thread: Some(thread) })))
+        let mut file = Self::default();
+        file.writing = Some(Writing { queue, thread: Some(thread) });
+        Ok(file)
     }
 
     /// Keeps no snapshot.
     pub fn off() -> Self {
-        Self::of(None)
-    }
-
-    fn of(writing: Option<Writing>) -> Self {
-        let (part, keys, decoy_key) = Default::default();
-        Self { writing, part, is_lost: false, keys, decoy_key }
+        Self::default()
     }
 
     /// Begins a base of everything that is in the store of `source`. All items until
@@ -118,15 +109,15 @@ impl SnapshotFile {
     }
 
     /// Adds all signing keys: `keys`, and of those of the last call the ones with these ids.
-    pub fn add_keys(&mut self, mut keys: Vec<SealedKey>, kept: &[String]) {
-        keys.extend(take(&mut self.keys).into_iter().filter(|(id, _)| kept.contains(id)));
-        self.add(&Item::Keys(keys.iter().map(|(id, sealed)| (&**id, &**sealed)).collect()));
+    pub(super) fn add_keys(&mut self, mut keys: Vec<SealedKey>, kept: &[String]) {
+        keys.extend(take(&mut self.keys).into_iter().filter(|key| kept.contains(&key.id)));
+        self.add(&Item::Keys(keys.iter().map(|key| (&*key.id, &*key.document)).collect()));
         self.keys = keys;
     }
 
     /// The ids of the signing keys that were added last.
     pub(super) fn key_ids(&self) -> Vec<String> {
-        self.keys.iter().map(|(id, _)| id.clone()).collect()
+        self.keys.iter().map(|key| key.id.clone()).collect()
     }
 
     /// Adds the sealed decoy key, to each base that follows, too.

@@ -1,7 +1,6 @@
 //! Reads the contents of the store at the start of a server, or, while the store is away, the
 //! snapshot.
 
-use std::collections::HashSet;
 use std::io::ErrorKind;
 use std::mem::take;
 use std::path::Path;
@@ -22,11 +21,12 @@ use crate::registry::clients::Registry;
 use crate::state::revocations::ledger::Shared;
 use crate::store::postgres::database::{Database, REQUEST_LIMIT, Type};
 use crate::store::postgres::failure::{Failure, FailureKind, clean};
+use crate::store::postgres::keys::SealedKey;
 use crate::store::postgres::lifetimes;
 use crate::store::postgres::lost::Recalled;
 use crate::store::postgres::position::Position;
 use crate::store::postgres::resync::resync_revoked;
-use crate::store::postgres::rows::{self, Faulty, SealedKey, SealedKeys};
+use crate::store::postgres::rows::{self, Faulty, OpenedKeys};
 use crate::store::postgres::schema;
 use crate::store::postgres::seal::{DECOY_KEY, MasterKeys, Purpose};
 use crate::store::postgres::snapshot_file::{self, Item, Loaded, SnapshotFile, Source};
@@ -49,15 +49,6 @@ pub(super) struct Known {
     pub(super) source: Source,
     /// If the store is away: the age of what is known, and why it is away.
     pub(super) away: Option<(Duration, String)>,
-}
-
-/// The signing keys at the start of a server.
-struct Keys {
-    keys: Vec<SigningKey>,
-    /// The ids of all rows that are not retired.
-    ids: HashSet<String>,
-    /// The fault of a row.
-    fault: Option<String>,
 }
 
 /// Why the store was not read.
@@ -97,7 +88,6 @@ impl From<Unread> for Vec<Fault> {
 pub(super) struct Start<'s> {
     pub(super) database: &'s mut Database,
     pub(super) master_keys: &'s Arc<MasterKeys>,
-    pub(super) random: &'s Random,
     pub(super) clock: &'s Clock,
     pub(super) snapshot_file: &'s mut SnapshotFile,
     /// The store as its URL describes it.
@@ -105,12 +95,13 @@ pub(super) struct Start<'s> {
 }
 
 impl Start<'_> {
-    /// Reads the store, and, if it is away, the snapshot in `path`.
+    /// Reads the store, and, if it is away, the snapshot in `path`, if one is kept.
     ///
     /// # Errors
     ///
     /// All [`Fault`]s.
-    pub(super) fn of_either(&mut self, path: &Path) -> Result<Known, Vec<Fault>> {
+    pub(super) fn run(&mut self, path: Option<&Path>) -> Result<Known, Vec<Fault>> {
+        let Some(path) = path else { return Ok(self.read_in_time()?) };
         let read = match self.database.connect_within(LONGEST_CONNECT) {
             Ok(()) => self.read(Some(path)),
             Err(failure) => Err(failure.into()),
@@ -137,15 +128,6 @@ impl Start<'_> {
         }
     }
 
-    /// Reads the store.
-    ///
-    /// # Errors
-    ///
-    /// All [`Fault`]s.
-    pub(super) fn of_store(&mut self) -> Result<Known, Vec<Fault>> {
-        Ok(self.read_in_time()?)
-    }
-
     /// Reads the store. Waits for a lock that another transaction holds.
     fn read_in_time(&mut self) -> Result<Known, Unread> {
         let begin = self.clock.instant();
@@ -164,11 +146,11 @@ impl Start<'_> {
 
     /// Reads the store, and compares it with the snapshot in `path`.
     fn read(&mut self, path: Option<&Path>) -> Result<Known, Unread> {
-        let Self { database, master_keys, random, clock, snapshot_file, source } = self;
+        let Self { database, master_keys, clock, snapshot_file, source } = self;
         schema::require(database)?;
         let now = clock.now();
         let position = Position::begin(database)?;
-        let sealed_decoy_key = sealed_decoy_key(database, master_keys, random)?;
+        let sealed_decoy_key = sealed_decoy_key(database, master_keys)?;
         let decoy_key = open_decoy_key(database.name(), master_keys, &sealed_decoy_key)?;
         let source = position.source(database, source)?;
         let shared = Arc::<Shared>::default();
@@ -176,7 +158,7 @@ impl Start<'_> {
         snapshot_file.begin(source.clone());
         snapshot_file.set_decoy_key(sealed_decoy_key);
         resync_revoked(database, &shared, snapshot_file, now)?;
-        let Keys { keys, ids: key_ids, fault: key_fault } = self.keys(path, &source, now)?;
+        let OpenedKeys { keys, faulty: faulty_keys, faults, .. } = self.keys(path, &source, now)?;
         let Self { database, snapshot_file, .. } = self;
         let (clients, faulty) = rows::registry(database, &mut |id, entry| {
             snapshot_file.add(&Item::Client(id, entry));
@@ -186,13 +168,17 @@ impl Start<'_> {
         })?;
         snapshot_file.end_base(now);
         if let Some(recalled) = recalled {
-            recalled.report(database.name(), |id| key_ids.contains(id));
+            let is_left = |id: &str| {
+                keys.iter().any(|key| key.key_id() == id)
+                    || faulty_keys.iter().any(|key| key.id == id)
+            };
+            recalled.report(database.name(), is_left);
         }
         Ok(Known {
             clients,
             faulty,
             keys,
-            key_fault,
+            key_fault: faults.first().map(ToString::to_string),
             decoy_key,
             shared,
             position: Some(position),
@@ -209,42 +195,39 @@ impl Start<'_> {
         path: Option<&Path>,
         source: &Source,
         now: UnixTime,
-    ) -> Result<Keys, Unread> {
+    ) -> Result<OpenedKeys, Unread> {
         let Self { database, master_keys, snapshot_file, .. } = self;
         let sealed = rows::sealed_keys(database)?;
-        let (mut keys, faults) = rows::open_keys(database.name(), master_keys, &sealed);
-        let ids = sealed.sealed.iter().map(|(id, _)| id.clone()).collect();
-        let (mut sealed, mut faulty) = rows::divide(sealed.sealed, &keys);
-        if let Some(path) = path.filter(|_| !faulty.is_empty()) {
-            let (kept, previous) = previous_versions(path, source, master_keys, &faulty);
-            faulty.retain(|(id, _)| !kept.iter().any(|(kept, _)| kept == id));
-            for (id, _) in &kept {
+        let mut opened = rows::open_keys(database.name(), master_keys, sealed);
+        if let Some(path) = path.filter(|_| !opened.faulty.is_empty()) {
+            let previous = previous_versions(path, source, master_keys, &opened.faulty);
+            opened.faulty.retain(|key| !previous.sealed.iter().any(|kept| kept.id == key.id));
+            for SealedKey { id, .. } in &previous.sealed {
                 warn!(kid = clean(id), "the previous version of this signing key stays in force");
             }
-            keys.extend(previous);
-            sealed.extend(kept);
+            opened.keys.extend(previous.keys);
+            opened.sealed.extend(previous.sealed);
         }
         // Without these keys, this server would sign with another one than the others for as long as
         // it runs, if a master key is missing here. A row that no server has written, or that was
         // damaged, must not keep all servers from starting.
         let own = master_keys.ids();
-        let is_missing = |(_, sealed): &SealedKey| {
-            MasterKeys::id_in(sealed).is_some_and(|id| !own.contains(&id))
-        };
-        let can_sign = keys.iter().any(|key| key.times().signs_from <= now);
-        if !faults.is_empty() && (!can_sign || faulty.iter().any(is_missing)) {
-            return Err(Unread::Unusable(faults));
+        let is_missing =
+            |key: &SealedKey| MasterKeys::id_in(&key.document).is_some_and(|id| !own.contains(&id));
+        let can_sign = opened.keys.iter().any(|key| key.times().signs_from <= now);
+        if !opened.faults.is_empty() && (!can_sign || opened.faulty.iter().any(is_missing)) {
+            return Err(Unread::Unusable(opened.faults));
         }
-        for fault in &faults {
+        for fault in &opened.faults {
             error!(%fault, "this version of a signing key is not used");
         }
-        snapshot_file.add_keys(sealed, &[]);
-        Ok(Keys { keys, ids, fault: faults.first().map(ToString::to_string) })
+        snapshot_file.add_keys(take(&mut opened.sealed), &[]);
+        Ok(opened)
     }
 
     fn of_snapshot(&mut self, path: &Path, failure: &Failure) -> Result<Known, Vec<Fault>> {
         let shared = Arc::<Shared>::default();
-        let Opened { loaded, keys, decoy_key } =
+        let (loaded, keys, decoy_key) =
             open_snapshot(path, self.source, self.master_keys, &shared)?;
         let Loaded { seen, source, clients, faulty, cut, .. } = loaded;
         // They are in every further base, too.
@@ -297,13 +280,13 @@ fn recall(
     })
 }
 
-/// Returns the versions of the keys `faulty` in the snapshot in `path`, sealed and opened.
+/// Opens the versions of the keys `faulty` in the snapshot in `path`.
 fn previous_versions(
     path: &Path,
     source: &Source,
     master_keys: &Arc<MasterKeys>,
     faulty: &[SealedKey],
-) -> (Vec<SealedKey>, Vec<SigningKey>) {
+) -> OpenedKeys {
     if path.symlink_metadata().is_err_and(|error| error.kind() == ErrorKind::NotFound) {
         return <_>::default();
     }
@@ -311,43 +294,34 @@ fn previous_versions(
         warn!(error = %fault, "the last snapshot cannot be read: previous versions of signing keys are not found in it");
         Vec::new()
     });
-    sealed.retain(|(id, _)| faulty.iter().any(|(faulty, _)| faulty == id));
-    let sealed = SealedKeys::of_snapshot(sealed);
-    let (keys, _) = rows::open_keys(path, master_keys, &sealed);
-    let (sealed, _) = rows::divide(sealed.sealed, &keys);
-    (sealed, keys)
+    sealed.retain(|key| faulty.iter().any(|faulty| faulty.id == key.id));
+    rows::open_keys(path, master_keys, sealed)
 }
 
-/// A snapshot whose keys are opened.
-struct Opened {
-    loaded: Loaded,
-    keys: Vec<SigningKey>,
-    decoy_key: DecoyKey,
-}
-
+/// Reads the snapshot in `path`, and opens its keys.
 fn open_snapshot(
     path: &Path,
     source: &Source,
     master_keys: &Arc<MasterKeys>,
     shared: &Shared,
-) -> Result<Opened, Vec<Fault>> {
+) -> Result<(Loaded, Vec<SigningKey>, DecoyKey), Vec<Fault>> {
     let mut loaded = snapshot_file::load(path, source, master_keys, &shared.revoked)?;
     let decoy_key = open_decoy_key(path, master_keys, &loaded.decoy_key)?;
-    let sealed = SealedKeys::of_snapshot(take(&mut loaded.keys));
-    let (keys, faults) = rows::open_keys(path, master_keys, &sealed);
-    loaded.keys = sealed.sealed;
+    let opened = rows::open_keys(path, master_keys, take(&mut loaded.keys));
+    let OpenedKeys { keys, sealed, faults, .. } = opened;
+    loaded.keys = sealed;
     if !faults.is_empty() {
         return Err(faults);
     }
     if keys.is_empty() {
         return Err(vec![Fault::new(path, "holds no signing key, as the store did not")]);
     }
-    Ok(Opened { loaded, keys, decoy_key })
+    Ok((loaded, keys, decoy_key))
 }
 
 /// Says whether a server could start at `now` while the store is away. Returns a line, and whether
 /// it is a warning. `None` if no snapshot is kept.
-pub fn about_snapshot(startup: &Startup, now: UnixTime) -> Option<(bool, String)> {
+pub fn about_snapshot(startup: &Startup, random: &Random, now: UnixTime) -> Option<(bool, String)> {
     let settings = &startup.store;
     let source = settings.url.as_ref().filter(|_| settings.cache).map(Source::of)?;
     let path = snapshot_file::path(&startup.state);
@@ -356,11 +330,11 @@ pub fn about_snapshot(startup: &Startup, now: UnixTime) -> Option<(bool, String)
         let line = format!("{shown}: there is no snapshot yet; `serve` writes it");
         return Some((false, line));
     }
-    let opened = MasterKeys::load(settings).map_err(Vec::from).and_then(|master_keys| {
+    let opened = MasterKeys::load(settings, random).map_err(Vec::from).and_then(|master_keys| {
         open_snapshot(&path, &source, &Arc::new(master_keys), &Shared::default())
     });
     Some(match opened {
-        Ok(Opened { loaded, keys, .. }) => {
+        Ok((loaded, keys, _)) => {
             let (clients, keys, age) = (loaded.clients.len(), keys.len(), now.since(loaded.seen));
             let mut line = format!(
                 "{shown}: `serve` starts from this snapshot while the database is away: clients: \
@@ -382,28 +356,21 @@ pub fn about_snapshot(startup: &Startup, now: UnixTime) -> Option<(bool, String)
 
 /// Reads the sealed decoy key. If there is none, generates one; of several servers that do so at the
 /// same time, all use the first one's.
-fn sealed_decoy_key(
-    database: &mut Database,
-    master_keys: &MasterKeys,
-    random: &Random,
-) -> Result<Vec<u8>, Unread> {
+fn sealed_decoy_key(database: &mut Database, master_keys: &MasterKeys) -> Result<Vec<u8>, Unread> {
     let store = database.name().to_owned();
-    if let Some(sealed) = read_decoy_key(database)? {
+    let get = |database: &mut Database| database.value(GET_SECRET, &[(&DECOY_KEY, Type::TEXT)]);
+    if let Some(sealed) = get(database)? {
         return Ok(sealed);
     }
     let no_random = |_| Fault::new(&store, "the operating system has no random bytes");
     let mut bytes = Zeroizing::new([0; DecoyKey::BYTES]);
-    random.fill(&mut *bytes).map_err(no_random)?;
-    let sealed =
-        master_keys.seal(random, Purpose::Secret, DECOY_KEY, &*bytes).map_err(no_random)?;
+    master_keys.random.fill(&mut *bytes).map_err(no_random)?;
+    let sealed = master_keys.seal(Purpose::Secret, DECOY_KEY, &*bytes).map_err(no_random)?;
     let parameters = [(&DECOY_KEY as _, Type::TEXT), (&sealed as _, Type::BYTEA)];
     database.query(PUT_SECRET, &parameters, REQUEST_LIMIT)?;
-    read_decoy_key(database)?.ok_or_else(|| lost(&store).into())
-}
-
-fn read_decoy_key(database: &mut Database) -> Result<Option<Vec<u8>>, Failure> {
-    let rows = database.query(GET_SECRET, &[(&DECOY_KEY, Type::TEXT)], REQUEST_LIMIT)?;
-    rows.first().map(|row| row.get(0)).transpose()
+    let problem = "has not kept the row that was written to grantd.secret: see its triggers";
+    let lost = || Failure::new(FailureKind::Malformed, &store, problem).into();
+    get(database)?.ok_or_else(lost)
 }
 
 /// Opens the decoy key. `store` is shown in the faults.
@@ -416,11 +383,6 @@ fn open_decoy_key(
     let problem = "holds a decoy key of another length: delete it from grantd.secret";
     let key = key.as_slice().try_into().map_err(|_| Fault::new(store, problem))?;
     Ok(DecoyKey::new(key))
-}
-
-fn lost(store: &Path) -> Failure {
-    let problem = "has not kept the row that was written to grantd.secret: see its triggers";
-    Failure::new(FailureKind::Malformed, store, problem)
 }
 
 /// How long a server that has a snapshot waits for the store at its start.

@@ -8,7 +8,7 @@ use crate::fault::Fault;
 use crate::store::postgres::database::{BULK_LIMIT, Database, FromSql, Transaction};
 use crate::store::postgres::failure::Failure;
 use crate::store::postgres::seal::{MasterKeys, Purpose};
-use crate::store::postgres::{rows, schema};
+use crate::store::postgres::{keys, rows, schema};
 
 /// Describes the store.
 ///
@@ -21,7 +21,7 @@ pub fn read(database: &mut Database) -> Result<Value, Failure> {
     database.reading(BULK_LIMIT, |transaction| {
         let server: String = one(transaction, "select current_setting('server_version')")?;
         let mut sealed_with: BTreeMap<String, usize> = BTreeMap::new();
-        transaction.for_each(SEALED, &[], |row| {
+        transaction.for_each(keys::SEALED, &[], |row| {
             let id = MasterKeys::id_in(row.get(0)?).unwrap_or_else(|| "none".to_owned());
             *sealed_with.entry(id).or_default() += 1;
             Ok(())
@@ -48,7 +48,7 @@ pub fn read(database: &mut Database) -> Result<Value, Failure> {
 /// A [`Failure`] if the role of the connection may not read it.
 pub fn unopened(database: &mut Database, master_keys: &MasterKeys) -> Result<Vec<Fault>, Failure> {
     let store = database.name().to_owned();
-    let (_, mut faults) = rows::open_keys(&store, master_keys, &rows::sealed_keys(database)?);
+    let mut faults = rows::open_keys(&store, master_keys, rows::sealed_keys(database)?).faults;
     database.for_each(SECRETS, &[], BULK_LIMIT, |row| {
         let opened = master_keys.open(&store, Purpose::Secret, row.get(0)?, row.get(1)?);
         faults.extend(opened.err());
@@ -59,15 +59,9 @@ pub fn unopened(database: &mut Database, master_keys: &MasterKeys) -> Result<Vec
 
 /// Returns the value in the first row of a result that has one row.
 fn one<T: for<'r> FromSql<'r>>(transaction: &mut Transaction<'_>, sql: &str) -> Result<T, Failure> {
-    let rows = transaction.query(sql, &[])?;
-    match rows.first() {
-        Some(row) => row.get(0),
-        None => Err(transaction.malformed()),
-    }
+    transaction.value(sql, &[])?.ok_or_else(|| transaction.malformed())
 }
 
 const KEYS: &str = "select count(*) from grantd.signing_key where retired_at is null";
 const RETIRED_KEYS: &str = "select count(*) from grantd.signing_key where retired_at is not null";
 const SECRETS: &str = "select name, sealed from grantd.secret";
-const SEALED: &str = "select document from grantd.signing_key \
-                      union all select sealed from grantd.secret";

@@ -56,7 +56,8 @@ impl Timelines {
 
     /// Whether no higher timeline of the same system was seen.
     pub(super) fn is_highest(&self, timeline: &Timeline) -> bool {
-        self.highest(timeline).is_none_or(|highest| highest <= timeline.number)
+        let seen = self.seen.lock();
+        seen.iter().all(|it| it.system != timeline.system || it.number <= timeline.number)
     }
 
     /// Notes the timeline of a database that is about to be used.
@@ -84,11 +85,6 @@ impl Timelines {
             }
         }
         Ok(())
-    }
-
-    fn highest(&self, timeline: &Timeline) -> Option<u32> {
-        let seen = self.seen.lock();
-        seen.iter().find(|known| known.system == timeline.system).map(|known| known.number)
     }
 
     fn problem(&self, number: u32, highest: u32) -> String {

@@ -24,20 +24,22 @@ use crate::state::uses::single_use::{Use, Wish};
 use crate::store::postgres::birth;
 use crate::store::postgres::database::{Database, Parameter, REQUEST_LIMIT, Type};
 use crate::store::postgres::failure::Failure;
-use crate::store::postgres::revocations::{seconds, time};
+use crate::store::postgres::row::{seconds, time};
 use crate::telemetry::once_a_second::OnceASecond;
 use crate::time::UnixTime;
 
 /// Records uses as rows.
 pub(super) struct UseRows {
-    database: Database,
-    index: Index,
-    capacity: usize,
-    clock: Clock,
-    health: Arc<StoreHealth>,
-    complaints: OnceASecond,
+    pub(super) database: Database,
+    /// The live uses of this server.
+    pub(super) index: Index,
+    /// The most uses of this server that can be live.
+    pub(super) capacity: usize,
+    pub(super) clock: Clock,
+    pub(super) health: Arc<StoreHealth>,
+    pub(super) complaints: OnceASecond,
     /// Why the last use could not be recorded.
-    unrecorded: Arc<Mutex<Option<String>>>,
+    pub(super) unrecorded: Arc<Mutex<Option<String>>>,
 }
 
 /// The answer of the database to an insert.
@@ -68,19 +70,6 @@ impl Inserted {
 }
 
 impl UseRows {
-    /// At most `capacity` uses of this server can be live. Notes in `unrecorded` why none can be
-    /// recorded.
-    pub(super) fn new(
-        database: Database,
-        capacity: usize,
-        clock: Clock,
-        health: Arc<StoreHealth>,
-        unrecorded: Arc<Mutex<Option<String>>>,
-    ) -> Self {
-        let (index, complaints) = (Index::default(), OnceASecond::default());
-        Self { database, index, capacity, clock, health, complaints, unrecorded }
-    }
-
     fn record(&mut self, waiting: Vec<Wish>) {
         let now = self.clock.now();
         self.index.drop_until(now);
@@ -239,26 +228,22 @@ mod tests {
 
     #[test]
     fn a_use_that_was_not_inserted_has_its_reason() {
-        let times = [100, 90, 200].map(UnixTime);
-        let refusal = |key: u8, signed_at, until| {
-            let [refused_until, dropped_until, now] = times;
+        for (key, signed_at, until, dropped_until, refused) in [
+            (1, 150, 250, 90, None),
+            (2, 150, 250, 90, Some(UseError::Used)),
+            (2, 100, 250, 90, Some(UseError::BeforeRecord)),
+            (2, 101, 200, 90, Some(UseError::Forgotten)),
+            (2, 210, 250, 90, Some(UseError::Used)),
+            (2, 211, 250, 90, Some(UseError::Ahead)),
+            // What was dropped ends later than now: the clock was set back.
+            (2, 150, 240, 240, Some(UseError::Forgotten)),
+        ] {
+            let [signed_at, until, dropped_until, refused_until, now] =
+                [signed_at, until, dropped_until, 100, 200].map(UnixTime);
             let keys = HashSet::from([vec![1; 16]]);
             let inserted = Inserted { keys, refused_until, dropped_until, now };
-            let entry = Entry { key: [key; 16], client: [0; 8], until: UnixTime(until) };
-            inserted.refusal(Use { entry, signed_at: UnixTime(signed_at) })
-        };
-        assert_eq!(refusal(1, 150, 250), None);
-        assert_eq!(refusal(2, 150, 250), Some(UseError::Used));
-        assert_eq!(refusal(2, 100, 250), Some(UseError::BeforeRecord));
-        assert_eq!(refusal(2, 101, 200), Some(UseError::Forgotten));
-        assert_eq!(refusal(2, 210, 250), Some(UseError::Used));
-        assert_eq!(refusal(2, 211, 250), Some(UseError::Ahead));
-        // What was dropped ends later than now: the clock was set back.
-        let times = [100, 240, 200].map(UnixTime);
-        let [refused_until, dropped_until, now] = times;
-        let inserted = Inserted { keys: HashSet::new(), refused_until, dropped_until, now };
-        let entry = Entry { key: [2; 16], client: [0; 8], until: UnixTime(240) };
-        let refused = inserted.refusal(Use { entry, signed_at: UnixTime(150) });
-        assert_eq!(refused, Some(UseError::Forgotten));
+            let entry = Entry { key: [key; 16], client: [0; 8], until };
+            assert_eq!(inserted.refusal(Use { entry, signed_at }), refused, "{signed_at:?}");
+        }
     }
 }

@@ -6,11 +6,7 @@ use std::thread;
 
 use super::*;
 use crate::config::StoreUrl;
-
-fn message(tag: u8, body: &[u8]) -> Vec<u8> {
-    let length = u32::try_from(body.len() + 4).unwrap().to_be_bytes();
-    [&[tag], &length[..], body].concat()
-}
+use crate::store::postgres::framing::tests::message;
 
 /// Starts a server whose answer to every statement has rows without end, and returns a
 /// connection to it.
@@ -46,7 +42,7 @@ fn a_result_without_end_is_an_error() {
         (Most { bytes: 100_000, ..LONG }, "an answer that is too long"),
     ] {
         let mut database = endless();
-        database.connected().unwrap();
+        database.connected(None).unwrap();
         let mut rows = 0;
         let read = database.run("select", &[], REQUEST_LIMIT, most, &mut |_| {
             rows += 1;

@@ -13,7 +13,7 @@ use crate::fault::Fault;
 use crate::state::revocations::ledger::is_over;
 use crate::store::postgres::snapshot_file::items::{Item, Source, items};
 use crate::store::postgres::snapshot_file::log::{Draft, Log};
-use crate::store::postgres::snapshot_file::records::Place;
+use crate::store::postgres::snapshot_file::records::{Place, Records};
 use crate::time::UnixTime;
 
 /// The file that is written anew.
@@ -54,8 +54,9 @@ impl Compaction {
         let end = log.end;
         let source = log.read(&mut first, end)?;
         let source = source.and_then(|plain| Source::decode(&plain)).unwrap_or_default();
-        let draft = Draft::begin(&log.path, &log.sealing, &source);
-        let draft = draft.map_err(|error| Fault::cannot("written", &log.path, &error))?;
+        let Records { keys, path, .. } = &log.records;
+        let draft = Draft::begin(path, keys, &source);
+        let draft = draft.map_err(|error| Fault::cannot("written", path, &error))?;
         Ok(Self {
             draft,
             stage: Stage::Survey,
@@ -76,7 +77,7 @@ impl Compaction {
             Stage::Survey | Stage::Changes => self.until,
             Stage::Rest => log.end,
         };
-        let path = log.path.clone();
+        let path = log.records.path.clone();
         let unwritten = |error| Fault::cannot("written", &path, &error);
         let Some(record) = log.read(&mut self.place, until)? else {
             match self.stage {

@@ -108,28 +108,19 @@ impl<'a> Item<'a> {
     /// Appends the item to `out`.
     pub(super) fn encode(&self, out: &mut Vec<u8>) {
         match self {
-            Self::Client(id, entry) => {
-                out.push(b'c');
-                put(out, id.as_bytes());
-                put(out, entry.as_bytes());
-            }
-            Self::Removed(id) => {
-                out.push(b'x');
-                put(out, id.as_bytes());
-            }
+            Self::Client(id, entry) => put_all(out, b'c', &[id.as_bytes(), entry.as_bytes()]),
+            Self::Removed(id) => put_all(out, b'x', &[id.as_bytes()]),
             Self::Keys(keys) => {
                 let mut all = Vec::new();
                 for (id, document) in keys {
                     put(&mut all, id.as_bytes());
                     put(&mut all, document);
                 }
-                out.push(b'k');
-                put(out, &all);
+                put_all(out, b'k', &[&all]);
             }
             Self::Revoked(Row { key, expires_at, owner }) => {
-                out.push(b'r');
-                put(out, key.as_bytes());
-                put(out, owner.as_ref().map_or(&[], |owner| &owner[..]));
+                let owner = owner.as_ref().map_or(&[][..], |owner| owner);
+                put_all(out, b'r', &[key.as_bytes(), owner]);
                 out.extend(expires_at.0.to_be_bytes());
             }
             Self::CutOff(client, until) => {
@@ -137,10 +128,7 @@ impl<'a> Item<'a> {
                 out.extend(client);
                 out.extend(until.0.to_be_bytes());
             }
-            Self::DecoyKey(sealed) => {
-                out.push(b'd');
-                put(out, sealed);
-            }
+            Self::DecoyKey(sealed) => put_all(out, b'd', &[sealed]),
             Self::Seen(time) => {
                 out.push(b't');
                 out.extend(time.0.to_be_bytes());
@@ -167,11 +155,7 @@ impl<'a> Item<'a> {
                 owner: bytes(rest)?.try_into().ok(),
                 expires_at: time(rest)?,
             }),
-            b'o' => {
-                let (client, after) = rest.split_first_chunk()?;
-                *rest = after;
-                Self::CutOff(*client, time(rest)?)
-            }
+            b'o' => Self::CutOff(chunk(rest)?, time(rest)?),
             b'd' => Self::DecoyKey(bytes(rest)?),
             b't' => Self::Seen(time(rest)?),
             b'e' => Self::End,
@@ -193,6 +177,11 @@ pub(super) fn items(record: &[u8]) -> impl Iterator<Item = Option<Item<'_>>> {
         }
         Some(item)
     })
+}
+
+fn put_all(out: &mut Vec<u8>, tag: u8, parts: &[&[u8]]) {
+    out.push(tag);
+    parts.iter().for_each(|part| put(out, part));
 }
 
 fn put(out: &mut Vec<u8>, bytes: &[u8]) {
@@ -218,15 +207,17 @@ fn text<'a>(rest: &mut &'a [u8]) -> Option<&'a str> {
 }
 
 fn number(rest: &mut &[u8]) -> Option<u32> {
-    let (number, after) = rest.split_first_chunk()?;
-    *rest = after;
-    Some(u32::from_be_bytes(*number))
+    chunk(rest).map(u32::from_be_bytes)
 }
 
 fn time(rest: &mut &[u8]) -> Option<UnixTime> {
-    let (time, after) = rest.split_first_chunk()?;
+    chunk(rest).map(u64::from_be_bytes).map(UnixTime)
+}
+
+fn chunk<const N: usize>(rest: &mut &[u8]) -> Option<[u8; N]> {
+    let (chunk, after) = rest.split_first_chunk()?;
     *rest = after;
-    Some(UnixTime(u64::from_be_bytes(*time)))
+    Some(*chunk)
 }
 
 #[cfg(test)]

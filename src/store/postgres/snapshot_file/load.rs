@@ -11,8 +11,9 @@ use crate::fault::Fault;
 use crate::fs::whole_file::open_regular;
 use crate::registry::clients::{Registry, Update};
 use crate::state::revocations::revoked::Revoked;
+use crate::store::postgres::keys::SealedKey;
 use crate::store::postgres::lost::Recalled;
-use crate::store::postgres::rows::{self, Collected, Faulty, SealedKey};
+use crate::store::postgres::rows::{self, Collected, Faulty};
 use crate::store::postgres::seal::MasterKeys;
 use crate::store::postgres::snapshot_file::items::{Item, Source, items};
 use crate::store::postgres::snapshot_file::records::{Place, Records};
@@ -53,9 +54,8 @@ pub fn load(
     reading.require(expected)?;
     let mut known = Known::default();
     let collected = Collected::new(0);
-    let name = Arc::<Path>::from(path);
     let take = |entries| collected.add(entries);
-    rows::parse_all(&name, &take, |parse| -> Result<(), Fault> {
+    rows::parse_all(path, &take, |parse| -> Result<(), Fault> {
         while let Some(record) = reading.next()? {
             for item in items(&record) {
                 match item {
@@ -133,7 +133,7 @@ pub(in crate::store::postgres) fn recall(
             }
         }
     }
-    recalled.keys = known.keys.into_iter().map(|(id, _)| id).collect();
+    recalled.keys = known.keys.into_iter().map(|key| key.id).collect();
     Ok(Some(recalled))
 }
 
@@ -204,12 +204,16 @@ impl Known {
 }
 
 fn owned(keys: Vec<(&str, &[u8])>) -> Vec<SealedKey> {
-    keys.into_iter().map(|(id, document)| (id.to_owned(), document.to_owned())).collect()
+    let owned = |(id, document): (&str, &[u8])| SealedKey {
+        id: id.to_owned(),
+        document: document.to_owned(),
+        times: [None; 2],
+    };
+    keys.into_iter().map(owned).collect()
 }
 
 /// A snapshot that is being read.
-struct Reading<'p> {
-    path: &'p Path,
+struct Reading {
     file: File,
     records: Records,
     place: Place,
@@ -217,14 +221,14 @@ struct Reading<'p> {
     source: Source,
 }
 
-impl<'p> Reading<'p> {
-    fn open(path: &'p Path, master_keys: &Arc<MasterKeys>) -> Result<Self, Fault> {
+impl Reading {
+    fn open(path: &Path, master_keys: &Arc<MasterKeys>) -> Result<Self, Fault> {
         let unread = |error: io::Error| Fault::cannot("read", path, &error);
         let mut file = open_regular(path, OpenOptions::new().read(true)).map_err(unread)?;
         let end = file.metadata().map_err(unread)?.len();
         let records = Records::of_file(master_keys, &mut file, path)?;
         let (place, source) = (Place::FIRST, Source::default());
-        let mut reading = Self { path, file, records, place, end, source };
+        let mut reading = Self { file, records, place, end, source };
         let first = reading.next()?;
         let source = first.and_then(|first| Source::decode(&first));
         reading.source = source.ok_or_else(|| Fault::new(path, "ends in its middle"))?;
@@ -236,7 +240,7 @@ impl<'p> Reading<'p> {
         if self.source.may_be(expected) {
             return Ok(());
         }
-        let (path, Source { database, hosts, .. }) = (self.path, &self.source);
+        let Source { database, hosts, .. } = &self.source;
         let problem = format!(
             "was taken from another store: from the database {database} on {}, and store.url names \
              {} on {}; correct store.url, or, if it names the same database in its new place, wait \
@@ -245,12 +249,12 @@ impl<'p> Reading<'p> {
             expected.database,
             expected.hosts.join(", ")
         );
-        Err(Fault::new(path, problem))
+        Err(Fault::new(&self.records.path, problem))
     }
 
     /// Returns the next record.
     fn next(&mut self) -> Result<Option<Zeroizing<Vec<u8>>>, Fault> {
-        self.records.read(&mut self.file, self.path, &mut self.place, self.end)
+        self.records.read(&mut self.file, &mut self.place, self.end)
     }
 }
 

@@ -3,7 +3,7 @@
 
 use std::fs::{self, File, OpenOptions};
 use std::io::{self, ErrorKind, Seek as _, SeekFrom};
-use std::path::{Path, PathBuf};
+use std::path::Path;
 use std::sync::Arc;
 
 use zeroize::Zeroizing;
@@ -11,24 +11,14 @@ use zeroize::Zeroizing;
 use crate::fault::Fault;
 use crate::fs::identity::identity;
 use crate::fs::whole_file::{Replacement, open_regular};
-use crate::random::Random;
 use crate::store::postgres::seal::MasterKeys;
 use crate::store::postgres::snapshot_file::items::{Item, Source};
 use crate::store::postgres::snapshot_file::records::{Place, Records};
 use crate::time::UnixTime;
 
-/// The keys and the random bytes that seal the records.
-#[derive(Clone)]
-pub(super) struct Sealing {
-    pub(super) keys: Arc<MasterKeys>,
-    pub(super) random: Random,
-}
-
 /// A new file, which is not in place yet.
 pub(super) struct Draft {
     replacement: Replacement,
-    path: PathBuf,
-    sealing: Sealing,
     records: Records,
     end: Place,
     /// Items for the next record.
@@ -39,23 +29,16 @@ pub(super) struct Draft {
 
 impl Draft {
     /// Begins a file that will replace `path`.
-    pub(super) fn begin(path: &Path, sealing: &Sealing, source: &Source) -> io::Result<Self> {
+    pub(super) fn begin(path: &Path, keys: &Arc<MasterKeys>, source: &Source) -> io::Result<Self> {
         // A directory or a link in its place is not replaced.
         match open_regular(path, OpenOptions::new().read(true)) {
             Err(error) if error.kind() != ErrorKind::NotFound => return Err(error),
             _ => {}
         }
         let mut replacement = Replacement::begin(path)?;
-        let records = Records::of_new_file(&sealing.keys, &sealing.random, replacement.file())?;
-        let mut draft = Self {
-            replacement,
-            path: path.to_owned(),
-            sealing: sealing.clone(),
-            records,
-            end: Place::FIRST,
-            pending: Vec::new(),
-            base: None,
-        };
+        let records = Records::of_new_file(keys, replacement.file(), path)?;
+        let (end, pending) = (Place::FIRST, Vec::new());
+        let mut draft = Self { replacement, records, end, pending, base: None };
         draft.record(&source.encode())?;
         Ok(draft)
     }
@@ -84,10 +67,10 @@ impl Draft {
     /// Puts the file in place.
     pub(super) fn finish(mut self) -> io::Result<Log> {
         self.write_pending()?;
-        let Self { replacement, path, sealing, records, end, base, .. } = self;
+        let Self { replacement, records, end, base, .. } = self;
         let base = base.ok_or(ErrorKind::InvalidData)?;
         let file = replacement.finish()?;
-        Ok(Log { file, path, sealing, records, base, end })
+        Ok(Log { file, records, base, end })
     }
 
     fn write_pending(&mut self) -> io::Result<()> {
@@ -99,17 +82,14 @@ impl Draft {
     }
 
     fn record(&mut self, plain: &[u8]) -> io::Result<()> {
-        let Self { records, sealing, replacement, end, .. } = self;
-        records.append(&sealing.random, replacement.file(), end, plain)
+        self.records.append(self.replacement.file(), &mut self.end, plain)
     }
 }
 
 /// The file in place.
 pub(super) struct Log {
     file: File,
-    pub(super) path: PathBuf,
-    pub(super) sealing: Sealing,
-    records: Records,
+    pub(super) records: Records,
     /// The end of the base.
     pub(super) base: Place,
     pub(super) end: Place,
@@ -123,7 +103,7 @@ impl Log {
 
     /// Whether the file is still the one that others find by its path.
     pub(super) fn is_in_place(&self) -> bool {
-        let found = fs::symlink_metadata(&self.path);
+        let found = fs::symlink_metadata(&self.records.path);
         let own = self.file.metadata();
         own.is_ok_and(|own| found.is_ok_and(|found| identity(&own) == identity(&found)))
     }
@@ -143,8 +123,7 @@ impl Log {
     fn try_append(&mut self, parts: &[Vec<u8>]) -> io::Result<()> {
         self.file.seek(SeekFrom::Start(self.end.at))?;
         for plain in parts {
-            let Self { records, sealing, file, end, .. } = &mut *self;
-            records.append(&sealing.random, file, end, plain)?;
+            self.records.append(&mut self.file, &mut self.end, plain)?;
         }
         self.file.sync_data()
     }
@@ -155,7 +134,7 @@ impl Log {
         place: &mut Place,
         end: Place,
     ) -> Result<Option<Zeroizing<Vec<u8>>>, Fault> {
-        self.records.read(&mut self.file, &self.path, place, end.at)
+        self.records.read(&mut self.file, place, end.at)
     }
 }
 

@@ -8,18 +8,20 @@
 
 use std::fs::File;
 use std::io::{self, Read as _, Seek as _, SeekFrom, Write as _};
-use std::path::Path;
+use std::path::{Path, PathBuf};
 use std::sync::Arc;
 
 use zeroize::Zeroizing;
 
 use crate::fault::Fault;
-use crate::random::{NoEntropy, Random};
-use crate::store::postgres::seal::{MasterKeys, Purpose};
+use crate::random::NoEntropy;
+use crate::store::postgres::seal::{MasterKeys, Purpose, hex};
 
 /// Seals and opens the records of one file.
 pub(super) struct Records {
-    keys: Arc<MasterKeys>,
+    pub(super) keys: Arc<MasterKeys>,
+    /// The path of the file.
+    pub(super) path: PathBuf,
     id: [u8; ID_BYTES],
 }
 
@@ -42,19 +44,19 @@ impl Place {
 }
 
 impl Records {
-    /// Makes the id of the new, empty `file`, and writes its beginning.
+    /// Makes the id of the new, empty `file`, which will be at `path`, and writes its beginning.
     pub(super) fn of_new_file(
         keys: &Arc<MasterKeys>,
-        random: &Random,
         file: &mut File,
+        path: &Path,
     ) -> io::Result<Self> {
         let mut id = [0; ID_BYTES];
-        random.fill(&mut id).map_err(no_random)?;
+        keys.random.fill(&mut id).map_err(no_random)?;
         file.write_all(&[MAGIC, id].concat())?;
-        Ok(Self { keys: Arc::clone(keys), id })
+        Ok(Self { keys: Arc::clone(keys), path: path.to_owned(), id })
     }
 
-    /// Reads the id of `file`. `path` is shown in faults.
+    /// Reads the id of `file`, which is at `path`.
     pub(super) fn of_file(
         keys: &Arc<MasterKeys>,
         file: &mut File,
@@ -66,7 +68,9 @@ impl Records {
             .map_err(|error| Fault::cannot("read", path, &error))?;
         let (magic, id) = start.split_at(MAGIC.len());
         match id.try_into() {
-            Ok(id) if magic == MAGIC => Ok(Self { keys: Arc::clone(keys), id }),
+            Ok(id) if magic == MAGIC => {
+                Ok(Self { keys: Arc::clone(keys), path: path.to_owned(), id })
+            }
             _ => Err(Fault::new(path, "is not a snapshot that this release reads")),
         }
     }
@@ -74,12 +78,11 @@ impl Records {
     /// Writes the record `plain` at `place`, the end of `file`, and moves `place` behind it.
     pub(super) fn append(
         &self,
-        random: &Random,
         file: &mut File,
         place: &mut Place,
         plain: &[u8],
     ) -> io::Result<()> {
-        let sealed = self.keys.seal(random, Purpose::Snapshot, &self.name(place.number), plain);
+        let sealed = self.keys.seal(Purpose::Snapshot, &self.name(place.number), plain);
         let sealed = sealed.map_err(no_random)?;
         let length = u32::try_from(sealed.len()).map_err(io::Error::other)?;
         let record = [&length.to_be_bytes()[..], &(!length).to_be_bytes(), &sealed].concat();
@@ -97,30 +100,29 @@ impl Records {
     pub(super) fn read(
         &self,
         file: &mut File,
-        path: &Path,
         place: &mut Place,
         end: u64,
     ) -> Result<Option<Zeroizing<Vec<u8>>>, Fault> {
+        let path = &self.path;
         let left = end.saturating_sub(place.at);
         if left < FRAME_BYTES {
             return Ok(None);
         }
         let unread = |error: io::Error| Fault::cannot("read", path, &error);
+        let changed = |what: &str| {
+            Fault::new(path, format!("{}: {what}was changed", self.name(place.number)))
+        };
         file.seek(SeekFrom::Start(place.at)).map_err(unread)?;
         let mut frame = [0; FRAME_BYTES as usize];
         file.read_exact(&mut frame).map_err(unread)?;
         let [a, b, c, d, complement @ ..] = frame;
         let length = u32::from_be_bytes([a, b, c, d]);
         if u32::from_be_bytes(complement) != !length {
-            return if is_zero(file, left).map_err(unread)? {
-                Ok(None)
-            } else {
-                Err(Fault::new(path, format!("{}: was changed", self.name(place.number))))
-            };
+            let is_end = is_zero(file, left).map_err(unread)?;
+            return if is_end { Ok(None) } else { Err(changed("")) };
         }
         if length > MOST_BYTES {
-            let problem = format!("{}: has {length} bytes: was changed", self.name(place.number));
-            return Err(Fault::new(path, problem));
+            return Err(changed(&format!("has {length} bytes: ")));
         }
         let size = FRAME_BYTES + u64::from(length);
         if size > left {
@@ -140,8 +142,7 @@ impl Records {
     }
 
     fn name(&self, number: u64) -> String {
-        let id: String = self.id.iter().map(|byte| format!("{byte:02x}")).collect();
-        format!("record {number} of snapshot {id}")
+        format!("record {number} of snapshot {}", hex(&self.id))
     }
 }
 

@@ -15,7 +15,6 @@ use crate::state::revocations::revoked::{Revoked, Row};
 use crate::store::postgres::seal::MasterKeys;
 use crate::store::postgres::snapshot_file::items::{Item, Source};
 use crate::store::postgres::snapshot_file::load::load;
-use crate::store::postgres::snapshot_file::log::Sealing;
 use crate::store::postgres::snapshot_file::queue::{Message, Queue};
 use crate::store::postgres::snapshot_file::writer::Writer;
 use crate::store::postgres::timelines::Timeline;
@@ -26,7 +25,7 @@ const TWO: &str = "/wECAwQFBgcICQoLDA0ODxAREhMUFRYXGBkaGxwdHh8=";
 const START: u64 = 1_800_000_000;
 
 fn keys(lines: &str) -> Arc<MasterKeys> {
-    Arc::new(MasterKeys::parse(Path::new("master.key"), lines).unwrap())
+    Arc::new(MasterKeys::parse(Path::new("master.key"), lines, &Random::system()).unwrap())
 }
 
 fn source() -> Source {
@@ -78,7 +77,7 @@ fn find(path: &Path, keys: &Arc<MasterKeys>) -> Result<Found, String> {
     let clients = loaded.clients.iter();
     Ok(Found {
         clients: clients.map(|one| (one.id.to_string(), one.token_lifetime)).collect(),
-        keys: loaded.keys.into_iter().map(|(id, _)| id).collect(),
+        keys: loaded.keys.into_iter().map(|key| key.id).collect(),
         revoked: revoked.len(),
         cut_off: revoked.cut_off([9; 8]).0,
         seen: loaded.seen.0,
@@ -98,12 +97,23 @@ impl Bench {
         Self::beside(TempDir::new().unwrap())
     }
 
+    fn with_base() -> Self {
+        let mut bench = Self::new();
+        bench.base();
+        bench
+    }
+
+    fn changed() -> Self {
+        let mut bench = Self::with_base();
+        bench.change();
+        bench
+    }
+
     fn beside(directory: TempDir) -> Self {
         let (clock, time) = Clock::manual(START);
         let queue = Arc::new(Queue::new(Duration::ZERO));
-        let sealing = Sealing { keys: keys(ONE), random: Random::system() };
         let path = directory.path().join("snapshot");
-        let writer = Writer::new(path, sealing, clock, Arc::clone(&queue));
+        let writer = Writer::new(path, keys(ONE), clock, Arc::clone(&queue));
         Self { directory, writer, queue, time }
     }
 
@@ -230,8 +240,7 @@ fn what_was_appended_is_read() {
 
 #[test]
 fn a_file_that_ends_early_is_what_it_was_or_refused() {
-    let mut bench = Bench::new();
-    bench.base();
+    let mut bench = Bench::with_base();
     let base = fs::metadata(bench.path()).unwrap().len();
     bench.change();
     let file = fs::read(bench.path()).unwrap();
@@ -252,8 +261,7 @@ fn a_file_that_ends_early_is_what_it_was_or_refused() {
 
 #[test]
 fn bytes_at_the_end_that_are_no_record_are_counted() {
-    let mut bench = Bench::new();
-    bench.base();
+    let bench = Bench::with_base();
     let file = fs::read(bench.path()).unwrap();
     for (more, cut) in [(&[][..], 0), (&[1, 2, 3], 3), (&[0; 9], 9)] {
         fs::write(bench.path(), [&file, more].concat()).unwrap();
@@ -265,8 +273,7 @@ fn bytes_at_the_end_that_are_no_record_are_counted() {
 /// A sparse file takes no room on the disk.
 #[test]
 fn a_record_that_would_fill_the_memory_is_refused() {
-    let mut bench = Bench::new();
-    bench.base();
+    let bench = Bench::with_base();
     let mut file = fs::read(bench.path()).unwrap();
     let length: u32 = 0xf000_0000;
     file.extend(length.to_be_bytes());
@@ -279,9 +286,7 @@ fn a_record_that_would_fill_the_memory_is_refused() {
 
 #[test]
 fn a_changed_byte_is_found() {
-    let mut bench = Bench::new();
-    bench.base();
-    bench.change();
+    let bench = Bench::changed();
     let mut file = fs::read(bench.path()).unwrap();
     let places = boundaries(&file);
     let copy = bench.directory.path().join("copy");
@@ -302,11 +307,7 @@ fn a_changed_byte_is_found() {
 
 #[test]
 fn no_record_is_left_out_doubled_moved_or_of_another_file() {
-    let [mut bench, mut other] = [(); 2].map(|()| Bench::new());
-    for bench in [&mut bench, &mut other] {
-        bench.base();
-        bench.change();
-    }
+    let [bench, other] = [(); 2].map(|()| Bench::changed());
     let [file, other] = [&bench, &other].map(|bench| fs::read(bench.path()).unwrap());
     let places = boundaries(&file);
     let records: Vec<_> = places.windows(2).map(|ends| &file[ends[0]..ends[1]]).collect();
@@ -345,8 +346,7 @@ fn no_record_is_left_out_doubled_moved_or_of_another_file() {
 
 #[test]
 fn another_master_key_or_store_is_refused_with_what_to_do() {
-    let mut bench = Bench::new();
-    bench.base();
+    let bench = Bench::with_base();
     let fault = find(&bench.path(), &keys(TWO)).unwrap_err();
     for part in [&keys(ONE).ids()[0], &keys(TWO).ids()[0], "store.master_key_file"] {
         assert!(fault.contains(part), "{fault}");
@@ -368,8 +368,7 @@ fn another_master_key_or_store_is_refused_with_what_to_do() {
 
 #[test]
 fn a_long_file_is_written_anew_while_changes_are_appended() {
-    let mut bench = Bench::new();
-    bench.base();
+    let mut bench = Bench::with_base();
     let base = fs::read(bench.path()).unwrap();
     bench.change();
     bench.tell([part(&[Item::Revoked(row(3, START - 4000)), Item::Removed("c")])]);
@@ -404,8 +403,7 @@ fn a_long_file_is_written_anew_while_changes_are_appended() {
 
 #[test]
 fn a_burst_of_changes_is_written_at_once() {
-    let mut bench = Bench::new();
-    bench.base();
+    let mut bench = Bench::with_base();
     let padded = entry("c", 300).replace(' ', &" ".repeat(40_000));
     // 100 MiB of changes, between which no time passes.
     for _ in 0..150 {
@@ -419,9 +417,7 @@ fn a_burst_of_changes_is_written_at_once() {
 
 #[test]
 fn a_file_that_was_removed_is_written_again() {
-    let mut bench = Bench::new();
-    bench.base();
-    bench.change();
+    let mut bench = Bench::changed();
     fs::remove_file(bench.path()).unwrap();
     bench.time.advance(31);
     for _ in 0..20 {
@@ -434,13 +430,11 @@ fn a_file_that_was_removed_is_written_again() {
 
 #[test]
 fn one_process_writes_and_another_takes_over() {
-    let mut first = Bench::new();
-    first.base();
+    let mut first = Bench::with_base();
     let mut second = Bench::beside(TempDir::new_in(first.directory.path()).unwrap());
     let (clock, time) = Clock::manual(START);
-    let sealing = Sealing { keys: keys(ONE), random: Random::system() };
     second.time = time;
-    second.writer = Writer::new(first.path(), sealing, clock, Arc::clone(&second.queue));
+    second.writer = Writer::new(first.path(), keys(ONE), clock, Arc::clone(&second.queue));
     second.base();
     let before = fs::read(first.path()).unwrap();
     second.change();
@@ -484,8 +478,7 @@ fn a_link_or_pipe_in_its_place_is_refused_and_left_alone() {
 
 #[test]
 fn what_does_not_arrive_makes_a_base_necessary() {
-    let mut bench = Bench::new();
-    bench.base();
+    let mut bench = Bench::with_base();
     // More waits than the queue holds, and nothing takes it.
     let lost = || Message::Part(vec![b'e'; 9 << 20]);
     assert!(bench.queue.push(lost()) && !bench.queue.push(seen(1)));

@@ -16,16 +16,17 @@ use tracing::{info, warn};
 use crate::clock::Clock;
 use crate::fault::Fault;
 use crate::fs::whole_file::{self, Lock};
+use crate::store::postgres::seal::MasterKeys;
 use crate::store::postgres::snapshot_file::compaction::Compaction;
 use crate::store::postgres::snapshot_file::items::{Item, Source};
-use crate::store::postgres::snapshot_file::log::{Draft, Log, RECORD_BYTES, Sealing};
+use crate::store::postgres::snapshot_file::log::{Draft, Log, RECORD_BYTES};
 use crate::store::postgres::snapshot_file::queue::{Message, Queue, Waiting};
 use crate::time::UnixTime;
 
 /// Writes the snapshot.
 pub(super) struct Writer {
     path: PathBuf,
-    sealing: Sealing,
+    keys: Arc<MasterKeys>,
     clock: Clock,
     queue: Arc<Queue>,
     lock: Option<Lock>,
@@ -55,11 +56,16 @@ enum State {
 }
 
 impl Writer {
-    pub(super) fn new(path: PathBuf, sealing: Sealing, clock: Clock, queue: Arc<Queue>) -> Self {
+    pub(super) fn new(
+        path: PathBuf,
+        keys: Arc<MasterKeys>,
+        clock: Clock,
+        queue: Arc<Queue>,
+    ) -> Self {
         let written = clock.instant();
         Self {
             path,
-            sealing,
+            keys,
             clock,
             queue,
             lock: None,
@@ -123,7 +129,7 @@ impl Writer {
     fn begin(&mut self, source: &Source) {
         self.parts.clear();
         (self.is_behind, self.retry) = (false, None);
-        match self.try_lock().and_then(|()| Draft::begin(&self.path, &self.sealing, source)) {
+        match self.try_lock().and_then(|()| Draft::begin(&self.path, &self.keys, source)) {
             Ok(draft) => self.state = State::Base(draft),
             Err(error) => self.fail_to_write(&error),
         }
