@@ -53,6 +53,7 @@ use crate::telemetry::traces::Traces;
 
 /// Answers the requests of the public listeners. It needs no socket: an embedder may call
 /// [`Service::respond`] from its own HTTP server.
+#[derive(Debug)]
 pub struct Service {
     context: Arc<Context>,
     request_ids: RequestIds,
@@ -288,12 +289,6 @@ impl Handler for Service {
         arrival: Arrival,
     ) -> impl Future<Output = Response<Full<Bytes>>> + Send {
         self.respond(request, arrival)
-    }
-}
-
-impl std::fmt::Debug for Service {
-    fn fmt(&self, f: &mut std::fmt::Formatter<'_>) -> std::fmt::Result {
-        f.debug_struct("Service").field("context", &self.context).finish_non_exhaustive()
     }
 }
 
