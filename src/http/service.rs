@@ -406,7 +406,7 @@ fn refuse(cause: Cause, head: &RequestHead<'_>, route: Route<'_>) -> Outcome<'st
 
 fn write_refusal(cause: Cause, head: &RequestHead<'_>, route: Route<'_>) -> Answer {
     let mut answer = match route {
-        Route::VisionValidate => vision::refuse_validation(cause, head),
+        Route::VisionValidate => vision::refuse(&vision::validation_error(cause), head),
         _ => route.dialect().refuse(cause, head),
     };
     if cause == Cause::MethodNotAllowed {

@@ -148,7 +148,9 @@ fn refusals(cause: Cause, route: Route<'_>, path: &str, snapshot: &Snapshot) -> 
         for &dialect in dialects {
             let (error, answer) = match route {
                 Route::VisionValidate => {
-                    (vision::validation_error(cause), vision::refuse_validation(cause, &head))
+                    let error = vision::validation_error(cause);
+                    let answer = vision::refuse(&error, &head);
+                    (error, answer)
                 }
                 Route::Validate => {
                     (dialect.public_error(cause, &head), bearer::refuse(dialect, cause, &head))
