@@ -133,8 +133,7 @@ impl FieldArgs {
         &self,
         mut claims: Map<String, Value>,
     ) -> Result<Map<String, Value>, CliError> {
-        let internal = |error: serde_json::Error| CliError(error.to_string());
-        let mut fields = serde_json::to_value(self).map_err(internal)?;
+        let mut fields = serde_json::to_value(self)?;
         let scopes = if self.no_scope { Some(Vec::new()) } else { words("--scope", &self.scopes)? };
         let default_scopes = if self.no_scope || self.no_default_scope {
             Some(Vec::new())
@@ -149,7 +148,7 @@ impl FieldArgs {
         }
         if let Some(file) = &self.jwks {
             let (text, _) = read_key_set(file)?;
-            fields["jwks"] = serde_json::from_str(&text).map_err(internal)?;
+            fields["jwks"] = serde_json::from_str(&text)?;
         }
         if !self.claims.is_empty() {
             claims.extend(self.claims.iter().cloned());
