@@ -1,22 +1,21 @@
 //! `grantd key`: generates, rotates, retires and shows signing keys.
 
-use std::io;
 use std::path::{Path, PathBuf};
 
 use clap::{Args, Subcommand, ValueHint};
 use serde_json::{Value, json};
-use zeroize::Zeroizing;
 
 use crate::cli::error::{CliError, complain};
 use crate::cli::live::{self, AdminArgs, OLDER_VERSION, WaitArgs};
 use crate::cli::output::print;
+use crate::cli::secret;
 #[cfg(feature = "postgres")]
 use crate::cli::settings::database;
 use crate::cli::settings::{ServeArgs, StoreArg, value_of};
 use crate::cli::times::add_dates;
 use crate::clock::Clock;
 use crate::config::Config;
-use crate::fault::{Fault, text};
+use crate::fault::Fault;
 use crate::keys::change::{self, Replaced, Rotated};
 use crate::keys::directory::KeyDirectory;
 use crate::keys::key_file;
@@ -247,12 +246,7 @@ fn retire(args: KeyArgs, key_id: Option<&str>, now: UnixTime) -> Result<(), CliE
 fn import(args: KeyArgs, from: &Path, now: UnixTime) -> Result<(), CliError> {
     let mut keys = args.open()?;
     let retention = keys.retention()?;
-    let (source, text) = if from == Path::new("-") {
-        let source = Path::new("standard input");
-        (source, Zeroizing::new(text::read_from(io::stdin().lock(), source)?))
-    } else {
-        (from, key_file::read(from)?)
-    };
+    let (source, text) = secret::read_input(from, key_file::read)?;
     let key = keys.change(|store| change::import(store, source, &text, &retention, now))?;
     keys.print(describe(&key))
 }
