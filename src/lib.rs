@@ -36,7 +36,13 @@
 
 #![cfg_attr(
     not(all(feature = "cli", feature = "postgres")),
-    allow(dead_code, unused_imports, reason = "the command line and the store use the rest")
+    allow(
+        dead_code,
+        unused_imports,
+        unused_mut,
+        unused_variables,
+        reason = "the command line and the store use the rest"
+    )
 )]
 
 pub mod clock;

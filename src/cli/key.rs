@@ -23,7 +23,6 @@ use crate::keys::key_set::KeySet;
 use crate::keys::key_store::{KeyStore, StoredKeys};
 use crate::keys::life::{KeyTimes, Retention, Retirement};
 use crate::keys::signing_key::SigningKey;
-#[cfg(feature = "postgres")]
 use crate::random::Random;
 use crate::registry::client_file;
 use crate::registry::clients::Registry;
@@ -354,15 +353,11 @@ impl Keys {
         // The user of this command may have no access to the state directory.
         let lifetimes = Recorded::read(&self.config.startup.state).unwrap_or_default();
         let now = Clock::system().now();
-        let lifetimes = lifetimes.followed_by(&clients, now);
+        let mut lifetimes = lifetimes.followed_by(&clients, now);
         #[cfg(feature = "postgres")]
-        let lifetimes = {
-            let mut lifetimes = lifetimes;
-            if let Some((database, _)) = &mut self.rows {
-                lifetimes.learn(lifetimes::read(database)?, now);
-            }
-            lifetimes
-        };
+        if let Some((database, _)) = &mut self.rows {
+            lifetimes.learn(lifetimes::read(database)?, now);
+        }
         Ok(retention(&self.config, &clients, &lifetimes))
     }
 
@@ -390,10 +385,7 @@ impl Keys {
     }
 
     fn is_in_database(&self) -> bool {
-        #[cfg(feature = "postgres")]
-        return self.rows.is_some();
-        #[cfg(not(feature = "postgres"))]
-        false
+        self.config.startup.store.url.is_some()
     }
 
     /// Fails if the directory does not exist, so that a mistyped name does not look like an empty
