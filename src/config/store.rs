@@ -136,14 +136,8 @@ impl StoreUrl {
         }
         let (rest, query) = rest.split_once('?').unwrap_or((rest, ""));
         let (authority, database) = rest.split_once('/').unwrap_or((rest, ""));
-        let (user_info, hosts) = match authority.rsplit_once('@') {
-            Some((user_info, hosts)) => (Some(user_info), hosts),
-            None => (None, authority),
-        };
-        let (user, password) = match user_info.map(|it| it.split_once(':').unwrap_or((it, ""))) {
-            Some((user, password)) => (user, password),
-            None => ("", ""),
-        };
+        let (user_info, authority) = authority.rsplit_once('@').unwrap_or(("", authority));
+        let (user, password) = user_info.split_once(':').unwrap_or((user_info, ""));
         let mut url = Self {
             shown: String::new(),
             hosts: Vec::new(),
@@ -156,7 +150,7 @@ impl StoreUrl {
             application: None,
             password_file: None,
         };
-        let (mut hosts, mut port) = (list(hosts), None);
+        let (mut hosts, mut port) = (list(authority), None);
         let mut shown = Vec::new();
         for parameter in query.split('&').filter(|parameter| !parameter.is_empty()) {
             let (name, value) =
@@ -305,10 +299,7 @@ fn parse_host(host: &str, port: Option<&str>) -> Result<StoreHost, ConfigError> 
             let (name, rest) = rest.split_once(']').ok_or("has a host with `[` but no `]`")?;
             (name, rest.strip_prefix(':'))
         }
-        None => match host.split_once(':') {
-            Some((name, port)) => (name, Some(port)),
-            None => (host, None),
-        },
+        None => host.split_once(':').map_or((host, None), |(name, port)| (name, Some(port))),
     };
     let port = match own_port.or(port) {
         None => DEFAULT_PORT,
@@ -321,8 +312,7 @@ fn parse_host(host: &str, port: Option<&str>) -> Result<StoreHost, ConfigError> 
 }
 
 /// Returns the URL without the password.
-fn shown_as(user: &str, authority: &str, database: &str, parameters: &[&str]) -> String {
-    let hosts = authority.rsplit_once('@').map_or(authority, |(_, hosts)| hosts);
+fn shown_as(user: &str, hosts: &str, database: &str, parameters: &[&str]) -> String {
     let user = if user.is_empty() { String::new() } else { format!("{user}@") };
     let database = if database.is_empty() { String::new() } else { format!("/{database}") };
     let slash = if hosts.is_empty() && database.is_empty() { "/" } else { "" };
