@@ -230,13 +230,12 @@ pub fn reference(kind: &str, name: &str) -> Value {
 
 /// Returns the usual spelling of a header field's name.
 pub fn written(name: &str) -> String {
-    match name {
-        "www-authenticate" => return "WWW-Authenticate".to_owned(),
-        "dpop-nonce" => return "DPoP-Nonce".to_owned(),
-        _ => {}
-    }
     let words = name.split('-').map(|word| word[..1].to_ascii_uppercase() + &word[1..]);
-    words.collect::<Vec<_>>().join("-")
+    match name {
+        "www-authenticate" => "WWW-Authenticate".to_owned(),
+        "dpop-nonce" => "DPoP-Nonce".to_owned(),
+        _ => words.collect::<Vec<_>>().join("-"),
+    }
 }
 
 /// Returns the schema of the body of all `refusals`: exactly their codes and texts.
