@@ -210,7 +210,7 @@ fn words(flag: &str, values: &[String]) -> Result<Option<Vec<String>>, CliError>
     Ok((!values.is_empty()).then_some(words))
 }
 
-fn parse_claim(argument: &str) -> Result<(String, Value), String> {
+fn parse_claim(argument: &str) -> Result<(String, Value), &'static str> {
     let (name, value) = argument.split_once('=').ok_or("a claim is written NAME=VALUE")?;
     let (name, value) = match name.strip_suffix(':') {
         Some(name) => {
@@ -220,12 +220,12 @@ fn parse_claim(argument: &str) -> Result<(String, Value), String> {
         None => (name, value.into()),
     };
     if name.is_empty() {
-        return Err("a claim has a name".to_owned());
+        return Err("a claim has a name");
     }
     Ok((name.to_owned(), value))
 }
 
-fn parse_rate(argument: &str) -> Result<Value, String> {
+fn parse_rate(argument: &str) -> Result<Value, &'static str> {
     let problem = "must be requests and a duration, as in 100/1m";
     let (requests, duration) = argument.split_once('/').ok_or(problem)?;
     let requests: u32 = requests.parse().map_err(|_| problem)?;
