@@ -84,12 +84,15 @@ fn read_command_line() -> Result<Cli, ExitCode> {
             _ => ExitCode::from(USAGE),
         }
     })?;
-    if let Some(Err(problem)) = store_flag(&matches).map(|url| check_store_flag(&url)) {
+    let matches = of_command(&matches);
+    let store_url = matches.try_get_one::<String>("store_url").ok().flatten();
+    if let Some(Err(problem)) = store_url.map(|url| check_store_flag(url)) {
         complain(&problem.to_string());
         return Err(ExitCode::from(USAGE));
     }
     // A faulty variable that sets the same setting as a flag is wrong usage, like a faulty flag.
-    if takes_configuration(&matches)
+    // Commands with the argument `--config` also read settings from the environment.
+    if matches.try_contains_id("config").is_ok()
         && let Err(Faults { text, is_usage: true }) = environment::layers(&flags())
     {
         complain(&text);
@@ -98,21 +101,9 @@ fn read_command_line() -> Result<Cli, ExitCode> {
     Ok(read)
 }
 
-/// Whether the command has the argument `--config`. Commands with this argument also read settings
-/// from the environment.
-fn takes_configuration(matches: &ArgMatches) -> bool {
-    match matches.subcommand() {
-        Some((_, matches)) => takes_configuration(matches),
-        None => matches.try_contains_id("config").is_ok(),
-    }
-}
-
-/// Returns the value of `--store`.
-fn store_flag(matches: &ArgMatches) -> Option<String> {
-    match matches.subcommand() {
-        Some((_, matches)) => store_flag(matches),
-        None => matches.try_get_one::<String>("store_url").ok().flatten().cloned(),
-    }
+/// Returns the matches of the innermost subcommand.
+fn of_command(matches: &ArgMatches) -> &ArgMatches {
+    matches.subcommand().map_or(matches, |(_, matches)| of_command(matches))
 }
 
 const USAGE: u8 = 2;

@@ -13,6 +13,7 @@ mod number;
 mod page;
 mod proxy;
 mod route;
+mod scalar;
 mod settings;
 mod store;
 mod value;

@@ -36,7 +36,13 @@
 
 #![cfg_attr(
     not(all(feature = "cli", feature = "postgres")),
-    allow(dead_code, unused_imports, reason = "the command line and the store use the rest")
+    allow(
+        dead_code,
+        unused_imports,
+        unused_mut,
+        unused_variables,
+        reason = "the command line and the store use the rest"
+    )
 )]
 
 pub mod clock;
@@ -78,44 +84,18 @@ pub use crate::cli::run as run_program;
 #[cfg(feature = "internal")]
 #[doc(hidden)]
 pub mod internal {
-    pub mod form {
-        pub use crate::form::*;
+    /// Makes private modules of the crate public, because `pub use` cannot.
+    macro_rules! public {
+        ($($module:ident)*) => {
+            $(pub mod $module {
+                pub use crate::$module::*;
+            })*
+        };
     }
-    pub mod issuer {
-        pub use crate::issuer::*;
-    }
-    pub mod jose {
-        pub use crate::jose::*;
-    }
+
+    public! { form guard issuer jose keys oauth registry signing snapshot state telemetry time }
     #[cfg(feature = "page")]
     pub mod page {
         pub use crate::page::openapi::is_known;
-    }
-    pub mod registry {
-        pub use crate::registry::*;
-    }
-    pub mod keys {
-        pub use crate::keys::*;
-    }
-    pub mod snapshot {
-        pub use crate::snapshot::*;
-    }
-    pub mod state {
-        pub use crate::state::*;
-    }
-    pub mod guard {
-        pub use crate::guard::*;
-    }
-    pub mod oauth {
-        pub use crate::oauth::*;
-    }
-    pub mod signing {
-        pub use crate::signing::*;
-    }
-    pub mod time {
-        pub use crate::time::*;
-    }
-    pub mod telemetry {
-        pub use crate::telemetry::*;
     }
 }

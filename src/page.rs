@@ -16,6 +16,7 @@ use parking_lot::Mutex;
 
 use crate::config::{Config, IssuerUrl, PageDocument, PageSwitch};
 use crate::dialect::Answer;
+use crate::dialect::route::is_below;
 use crate::endpoint::metadata::etag_of;
 use crate::page::html::escape;
 pub use crate::page::policy::push_policy;
@@ -142,11 +143,8 @@ pub fn not_found(
     snapshot: &Snapshot,
     offers_page: impl FnOnce() -> bool,
 ) -> Option<Answer> {
-    let is_below = |parent: &&str| {
-        path.strip_prefix(*parent).is_some_and(|rest| rest.is_empty() || rest.starts_with('/'))
-    };
     let switch = snapshot.config.live.page.enabled;
-    let is_for_programs = OF_PROGRAMS.iter().any(is_below);
+    let is_for_programs = OF_PROGRAMS.iter().any(|parent| is_below(path, parent));
     if is_for_programs || switch == PageSwitch::Off {
         return None;
     }

@@ -2,10 +2,10 @@
 
 use std::io;
 use std::net::SocketAddr;
-use std::path::Path;
 
 use crate::cli::error::CliError;
 use crate::config::{Config, ListenAddr};
+use crate::fs::whole_file::directory_of;
 use crate::server::Listener;
 
 /// The names of the setting `listen`: flag, environment variable, configuration file.
@@ -70,12 +70,11 @@ pub(super) fn check(config: &Config) -> Vec<String> {
 pub(super) fn warnings(config: &Config) -> Vec<String> {
     let addresses = config.startup.listen.iter().chain([&config.startup.admin_listen]);
     let paths = addresses.filter_map(|address| match address {
-        ListenAddr::Unix(path) => Some((address, path.parent()?)),
+        ListenAddr::Unix(path) => Some((address, directory_of(path))),
         ListenAddr::Tcp(_) => None,
     });
-    let is_missing = |directory: &Path| directory != Path::new("") && !directory.exists();
     paths
-        .filter(|(_, directory)| is_missing(directory))
+        .filter(|(_, directory)| !directory.exists())
         .map(|(address, directory)| {
             let directory = directory.display();
             format!("{address}: {directory} does not exist: `serve` needs it (systemd: RuntimeDirectory)")

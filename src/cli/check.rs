@@ -20,7 +20,7 @@ use crate::cli::error::CliError;
 use crate::cli::output::print;
 use crate::cli::settings::ServeArgs;
 use crate::clock::Clock;
-use crate::config::{AssertionAudience, Config, IssuerUrl, ListenAddr};
+use crate::config::{AssertionAudience, Config, ListenAddr};
 use crate::guard::decoy_key;
 use crate::oauth::client::AuthMethod;
 use crate::registry::client_file::{self, edit};
@@ -122,23 +122,12 @@ fn load(config: &Config, config_file: Option<&Path>) -> Result<Loaded, CliError>
     if is_in_store(config) {
         return store::load(config);
     }
-    let (contents, issuer) = load_files(config, config_file)?;
-    let file = &config.live.clients;
-    Ok(Loaded {
-        name: file.clone(),
-        text: client_file::read(file)?,
-        clients: contents.clients.registry,
-        keys: contents.keys.len(),
-        issuer,
-    })
+    load_files(config, config_file)
 }
 
 /// Reads the files and determines the issuer's URL. The error lists every fault that would keep
 /// `serve` from starting.
-fn load_files(
-    config: &Config,
-    config_file: Option<&Path>,
-) -> Result<(Contents, IssuerUrl), CliError> {
+fn load_files(config: &Config, config_file: Option<&Path>) -> Result<Loaded, CliError> {
     let mut problems = addresses::check(config);
     let trace = trace_of_use(&config.startup.state);
     let loaded = Files::load(&config.live);
@@ -180,7 +169,9 @@ fn load_files(
             if let Ok(Some(loss)) = lost {
                 print(format_args!("warning: {}", loss.text))?;
             }
-            Ok((contents, issuer))
+            let (name, keys) = (config.live.clients.clone(), contents.keys.len());
+            let text = client_file::read(&name)?;
+            Ok(Loaded { name, text, clients: contents.clients.registry, keys, issuer })
         }
         _ => Err(CliError(problems.join("\n"))),
     }

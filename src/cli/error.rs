@@ -20,6 +20,12 @@ impl From<ConfigError> for CliError {
     }
 }
 
+impl From<serde_json::Error> for CliError {
+    fn from(error: serde_json::Error) -> Self {
+        Self(error.to_string())
+    }
+}
+
 impl From<Vec<Fault>> for CliError {
     fn from(faults: Vec<Fault>) -> Self {
         Self(faults.iter().map(ToString::to_string).collect::<Vec<_>>().join("\n"))

@@ -1,22 +1,21 @@
 //! `grantd key`: generates, rotates, retires and shows signing keys.
 
-use std::io;
 use std::path::{Path, PathBuf};
 
 use clap::{Args, Subcommand, ValueHint};
 use serde_json::{Value, json};
-use zeroize::Zeroizing;
 
 use crate::cli::error::{CliError, complain};
 use crate::cli::live::{self, AdminArgs, OLDER_VERSION, WaitArgs};
 use crate::cli::output::print;
+use crate::cli::secret;
 #[cfg(feature = "postgres")]
 use crate::cli::settings::database;
 use crate::cli::settings::{ServeArgs, StoreArg, value_of};
 use crate::cli::times::add_dates;
 use crate::clock::Clock;
 use crate::config::Config;
-use crate::fault::{Fault, text};
+use crate::fault::Fault;
 use crate::keys::change::{self, Replaced, Rotated};
 use crate::keys::directory::KeyDirectory;
 use crate::keys::key_file;
@@ -24,7 +23,6 @@ use crate::keys::key_set::KeySet;
 use crate::keys::key_store::{KeyStore, StoredKeys};
 use crate::keys::life::{KeyTimes, Retention, Retirement};
 use crate::keys::signing_key::SigningKey;
-#[cfg(feature = "postgres")]
 use crate::random::Random;
 use crate::registry::client_file;
 use crate::registry::clients::Registry;
@@ -247,12 +245,7 @@ fn retire(args: KeyArgs, key_id: Option<&str>, now: UnixTime) -> Result<(), CliE
 fn import(args: KeyArgs, from: &Path, now: UnixTime) -> Result<(), CliError> {
     let mut keys = args.open()?;
     let retention = keys.retention()?;
-    let (source, text) = if from == Path::new("-") {
-        let source = Path::new("standard input");
-        (source, Zeroizing::new(text::read_from(io::stdin().lock(), source)?))
-    } else {
-        (from, key_file::read(from)?)
-    };
+    let (source, text) = secret::read_input(from, key_file::read)?;
     let key = keys.change(|store| change::import(store, source, &text, &retention, now))?;
     keys.print(describe(&key))
 }
@@ -359,15 +352,11 @@ impl Keys {
         // The user of this command may have no access to the state directory.
         let lifetimes = Recorded::read(&self.config.startup.state).unwrap_or_default();
         let now = Clock::system().now();
-        let lifetimes = lifetimes.followed_by(&clients, now);
+        let mut lifetimes = lifetimes.followed_by(&clients, now);
         #[cfg(feature = "postgres")]
-        let lifetimes = {
-            let mut lifetimes = lifetimes;
-            if let Some((database, _)) = &mut self.rows {
-                lifetimes.learn(lifetimes::read(database)?, now);
-            }
-            lifetimes
-        };
+        if let Some((database, _)) = &mut self.rows {
+            lifetimes.learn(lifetimes::read(database)?, now);
+        }
         Ok(retention(&self.config, &clients, &lifetimes))
     }
 
@@ -395,10 +384,7 @@ impl Keys {
     }
 
     fn is_in_database(&self) -> bool {
-        #[cfg(feature = "postgres")]
-        return self.rows.is_some();
-        #[cfg(not(feature = "postgres"))]
-        false
+        self.config.startup.store.url.is_some()
     }
 
     /// Fails if the directory does not exist, so that a mistyped name does not look like an empty

@@ -25,16 +25,11 @@ pub(super) fn run(args: &ManArgs, program: Command) -> Result<(), CliError> {
         let problem = format!("there is no command '{}'", args.command.join(" "));
         program.error(ErrorKind::InvalidSubcommand, problem).exit()
     };
-    print_bytes(&page(command.clone())?)
-}
-
-/// Renders the manual page of `command` in roff, which `man` reads.
-fn page(command: Command) -> Result<Vec<u8>, CliError> {
     let mut page = Vec::new();
-    Man::new(command)
+    Man::new(command.clone())
         .source(concat!("grantd ", env!("CARGO_PKG_VERSION")))
         .manual("grantd")
         .render(&mut page)
         .map_err(|error| CliError(format!("the page cannot be generated: {error}")))?;
-    Ok(page)
+    print_bytes(&page)
 }

@@ -1,11 +1,11 @@
 //! Resource limits and attributes of the process. The program sets them; the library does not,
 //! because they belong to the program that embeds it.
 
+use rustix::process::{Resource, Rlimit, getrlimit, setrlimit};
+
 /// Keeps keys and secrets in this process's memory: the kernel writes no core dump, and other
 /// processes of the same user cannot read the memory or attach a debugger. root still can.
-#[cfg(unix)]
 pub(super) fn protect_memory() -> std::io::Result<()> {
-    use rustix::process::{Resource, Rlimit, setrlimit};
     setrlimit(Resource::Core, Rlimit { current: Some(0), maximum: Some(0) })?;
     // The limit alone does not prevent a dump if the kernel pipes core dumps to a program.
     #[cfg(target_os = "linux")]
@@ -18,9 +18,7 @@ pub(super) fn protect_memory() -> std::io::Result<()> {
 
 /// Raises the soft limit of open files to the hard limit: each connection needs a descriptor, and
 /// the usual soft limit is 1024.
-#[cfg(unix)]
 pub(super) fn raise_descriptor_limit() -> std::io::Result<()> {
-    use rustix::process::{Resource, Rlimit, getrlimit, setrlimit};
     let Rlimit { current, maximum } = getrlimit(Resource::Nofile);
     if current == maximum {
         return Ok(());

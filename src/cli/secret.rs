@@ -4,6 +4,7 @@ mod terminal;
 
 use std::env::VarError;
 use std::io::{self, IsTerminal, Read};
+use std::path::Path;
 
 use base64::Engine as _;
 use base64::engine::general_purpose::URL_SAFE_NO_PAD;
@@ -11,7 +12,7 @@ use clap::ValueEnum;
 use zeroize::Zeroizing;
 
 use crate::cli::error::CliError;
-use crate::fault::text::without_bom;
+use crate::fault::{Fault, text};
 use crate::oauth::client::is_vschar;
 use crate::oauth::client_secret::{FastHash, SecretHash};
 use crate::oauth::password_hash::{PasswordHash, Work};
@@ -84,7 +85,20 @@ pub(super) fn read(prompt: &str) -> Result<Zeroizing<String>, CliError> {
     } else {
         input.read_to_string(&mut text).map_err(unread)?;
     }
-    checked(without_bom(&text)).map_err(|problem| CliError(format!("the secret {problem}")))
+    checked(text::without_bom(&text)).map_err(|problem| CliError(format!("the secret {problem}")))
+}
+
+/// Reads a text with secrets: from standard input if `from` is `-`, otherwise by `read_file`. Also
+/// returns the name of the input in faults.
+pub(super) fn read_input(
+    from: &Path,
+    read_file: impl FnOnce(&Path) -> Result<Zeroizing<String>, Fault>,
+) -> Result<(&Path, Zeroizing<String>), Fault> {
+    if from != Path::new("-") {
+        return Ok((from, read_file(from)?));
+    }
+    let name = Path::new("standard input");
+    Ok((name, Zeroizing::new(text::read_from(io::stdin().lock(), name)?)))
 }
 
 /// Removes one line break at the end, which a shell adds, and checks the secret. [`check`] refuses

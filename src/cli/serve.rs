@@ -30,11 +30,8 @@ pub(super) fn run(args: ServeArgs) -> Result<(), CliError> {
         .map_err(|error| CliError(format!("threads cannot be started: {error}")))?;
     let sockets = {
         let _within = runtime.enter();
-        service_manager::sockets().map_err(|error| {
-            CliError(format!(
-                "a socket from the service manager (LISTEN_FDS) cannot be used: {error}"
-            ))
-        })?
+        let problem = "a socket from the service manager (LISTEN_FDS) cannot be used";
+        service_manager::sockets().map_err(|error| CliError(format!("{problem}: {error}")))?
     };
     let config = args.clone().resolve()?;
     let (log, _writer) = logging::install(&config.startup.log)

@@ -8,7 +8,6 @@ use clap::{Args, Command, ValueHint};
 
 use crate::cli::environment;
 use crate::cli::error::CliError;
-#[cfg(feature = "postgres")]
 use crate::clock::Clock;
 use crate::config::{Config, ConfigError, Layer, StoreUrl};
 use crate::fault::Fault;
@@ -173,16 +172,14 @@ pub(super) fn database(config: &Config) -> Result<Database, CliError> {
 /// Checks the value of `--store`. Every user of the machine can read the arguments of a process, so
 /// a password is refused. This is not a parser of clap, because clap quotes a faulty value.
 pub(super) fn check_store_flag(value: &str) -> Result<(), ConfigError> {
-    let url =
-        StoreUrl::parse(value).map_err(|error| ConfigError::from(format!("--store: {error}")))?;
+    let url = StoreUrl::parse(value).map_err(|error| format!("--store: {error}"))?;
     if url.password().is_none() {
         return Ok(());
     }
-    Err(ConfigError::from(
-        "--store: must have no password, because other users can read a flag: set \
-         GRANTD_STORE_URL, or store.url in the configuration file, or put the password into \
-         PGPASSWORD or into a file that passfile=… names",
-    ))
+    let problem = "--store: must have no password, because other users can read a flag: set \
+                   GRANTD_STORE_URL, or store.url in the configuration file, or put the password \
+                   into PGPASSWORD or into a file that passfile=… names";
+    Err(problem.into())
 }
 
 /// Returns a parser for clap that checks whether the value of a flag is valid for `setting`. If it

@@ -35,29 +35,23 @@ const TIMES: [&str; 9] = [
 ];
 
 /// Parses a duration to seconds: `900`, `15m`, `24h`, `90d`.
-pub(super) fn parse_duration(argument: &str) -> Result<u64, String> {
-    time::parse_duration(argument)
-        .ok_or_else(|| "must be seconds, or a duration as in 15m, 24h or 90d".to_owned())
+pub(super) fn parse_duration(argument: &str) -> Result<u64, &'static str> {
+    time::parse_duration(argument).ok_or("must be seconds, or a duration as in 15m, 24h or 90d")
 }
 
 /// Parses a duration that must fit into 32 bits.
-pub(super) fn parse_seconds(argument: &str) -> Result<u32, String> {
-    let seconds = parse_duration(argument)?;
-    u32::try_from(seconds).map_err(|_| "is too long".to_owned())
+pub(super) fn parse_seconds(argument: &str) -> Result<u32, &'static str> {
+    parse_duration(argument)?.try_into().map_err(|_| "is too long")
 }
 
 /// Parses a time that is given in Unix seconds or in the format of RFC 3339.
-pub(super) fn parse_time(argument: &str) -> Result<UnixTime, String> {
-    if let Some(time) = digits(argument).map(UnixTime) {
-        return if time < IN_MILLISECONDS {
-            Ok(time)
-        } else {
-            Err("is too late for Unix seconds: are these milliseconds?".to_owned())
-        };
+pub(super) fn parse_time(argument: &str) -> Result<UnixTime, &'static str> {
+    match digits(argument).map(UnixTime) {
+        Some(time) if time < IN_MILLISECONDS => Ok(time),
+        Some(_) => Err("is too late for Unix seconds: are these milliseconds?"),
+        None => UnixTime::parse_rfc3339(argument)
+            .ok_or("must be Unix seconds, or a time of RFC 3339 as in 2027-01-31T12:00:00Z"),
     }
-    UnixTime::parse_rfc3339(argument).ok_or_else(|| {
-        "must be Unix seconds, or a time of RFC 3339 as in 2027-01-31T12:00:00Z".to_owned()
-    })
 }
 
 /// A time is assumed to be in milliseconds if it is this number or greater. Read as seconds, this

@@ -5,22 +5,17 @@ use std::net::{IpAddr, Ipv6Addr, SocketAddr};
 use std::path::PathBuf;
 use std::str::FromStr;
 
-use serde::de::Visitor;
 use serde::{Deserialize, Deserializer, Serialize, Serializer};
+
+use crate::config::scalar::{Scalar, scalar};
 
 /// The error for a setting that is not valid. Its text says what the setting must be.
 #[derive(Clone, Debug, PartialEq, Eq)]
 pub struct ConfigError(String);
 
-impl From<String> for ConfigError {
-    fn from(problem: String) -> Self {
-        Self(problem)
-    }
-}
-
-impl From<&str> for ConfigError {
-    fn from(problem: &str) -> Self {
-        Self(problem.to_owned())
+impl<T: Into<String>> From<T> for ConfigError {
+    fn from(problem: T) -> Self {
+        Self(problem.into())
     }
 }
 
@@ -106,10 +101,10 @@ impl SocketMode {
         self.0
     }
 
-    fn of(bits: u32) -> Result<Self, ConfigError> {
+    fn of(bits: u32) -> Option<Self> {
         // The socket's owner, the user of the server, needs read and write permission to connect.
         let is_of_a_socket = bits & !0o777 == 0 && bits & 0o600 == 0o600;
-        if is_of_a_socket { Ok(Self(bits)) } else { Err(NO_SOCKET_MODE.into()) }
+        is_of_a_socket.then_some(Self(bits))
     }
 }
 
@@ -127,7 +122,7 @@ impl FromStr for SocketMode {
         let digits = mode.strip_prefix("0o").unwrap_or(mode);
         let is_octal = digits.bytes().all(|digit| (b'0'..=b'7').contains(&digit));
         let bits = u32::from_str_radix(digits, 8).ok().filter(|_| is_octal);
-        Self::of(bits.ok_or(NO_SOCKET_MODE)?)
+        bits.and_then(Self::of).ok_or_else(|| NO_SOCKET_MODE.into())
     }
 }
 
@@ -140,29 +135,18 @@ impl Serialize for SocketMode {
 /// Accepts a string of octal digits, or an octal number of TOML, as in `0o660`.
 impl<'de> Deserialize<'de> for SocketMode {
     fn deserialize<D: Deserializer<'de>>(deserializer: D) -> Result<Self, D::Error> {
-        struct Mode;
-
-        impl Visitor<'_> for Mode {
-            type Value = SocketMode;
-
-            fn expecting(&self, f: &mut fmt::Formatter<'_>) -> fmt::Result {
-                f.write_str(NO_SOCKET_MODE.trim_start_matches("must be "))
-            }
-
-            fn visit_str<E: serde::de::Error>(self, mode: &str) -> Result<SocketMode, E> {
-                mode.parse().map_err(E::custom)
-            }
-
-            fn visit_i64<E: serde::de::Error>(self, bits: i64) -> Result<SocketMode, E> {
+        scalar(deserializer, NO_SOCKET_MODE, |value| {
+            let mode = match value {
+                Scalar::Text(mode) => mode.parse().ok(),
                 // Refuse a number with execute bits: most decimal numbers that were meant as octal
                 // have such bits. For example, decimal 440 is 0o670.
-                let bits = u32::try_from(bits).ok().filter(|bits| bits & 0o111 == 0);
-                let bits = bits.ok_or_else(|| E::custom(NO_SOCKET_MODE))?;
-                SocketMode::of(bits).map_err(E::custom)
-            }
-        }
-
-        deserializer.deserialize_any(Mode)
+                Scalar::Number(bits) if bits & 0o111 == 0 => {
+                    bits.try_into().ok().and_then(Self::of)
+                }
+                Scalar::Number(_) | Scalar::Switch(_) => None,
+            };
+            mode.ok_or(NO_SOCKET_MODE)
+        })
     }
 }
 

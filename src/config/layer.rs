@@ -38,11 +38,11 @@ impl Layer {
     pub fn from_file(file: &Path) -> Result<Self, Fault> {
         let text = text::read(file)?;
         let fault = |problem: &str, offset: Option<usize>| {
-            let mut fault = Fault::new(file, problem);
-            if let Some(offset) = offset {
-                fault = fault.at(Position::of(&text, offset));
+            let fault = Fault::new(file, problem);
+            match offset {
+                Some(offset) => fault.at(Position::of(&text, offset)),
+                None => fault,
             }
-            fault
         };
         let table = DeTable::parse(&text).map_err(|error| {
             let offset = error.span().map(|span| span.start);
@@ -71,12 +71,10 @@ impl Layer {
     ///
     /// A [`ConfigError`] that says what the value must be.
     pub fn from_text(setting: &str, text: &str) -> Result<Self, ConfigError> {
-        match read_parts(&with_flat_keys(table_of(setting, text)), Strings::Texts) {
-            Ok(_) => Ok(Self(Source::Setting(setting.to_owned(), text.to_owned()))),
-            Err(problems) => Err(ConfigError::from(
-                problems.into_iter().next().map_or_else(String::new, |it| it.text),
-            )),
-        }
+        read_parts(&with_flat_keys(table_of(setting, text)), Strings::Texts).map_err(
+            |problems| problems.into_iter().map(|it| it.text).next().unwrap_or_default(),
+        )?;
+        Ok(Self(Source::Setting(setting.to_owned(), text.to_owned())))
     }
 
     fn table(&self) -> DeTable<'_> {
@@ -164,7 +162,7 @@ impl Config {
         }
         read_parts(&all, Strings::Texts).map_err(|problems| {
             let lines: Vec<_> = problems.iter().map(ToString::to_string).collect();
-            ConfigError::from(lines.join("\n"))
+            lines.join("\n").into()
         })
     }
 }

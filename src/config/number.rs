@@ -6,6 +6,7 @@ use std::marker::PhantomData;
 use serde::Deserializer;
 use serde::de::{Error, Visitor};
 
+use crate::config::scalar::{Scalar, scalar};
 use crate::time::parse_duration;
 
 /// Deserializes a number from `MIN` to `MAX`.
@@ -44,43 +45,25 @@ impl<T: TryFrom<u64>, const MIN: u64, const MAX: u64> Visitor<'_> for Number<T, 
 pub(super) fn duration_or_off<'de, D: Deserializer<'de>>(
     deserializer: D,
 ) -> Result<Option<u64>, D::Error> {
-    deserializer.deserialize_any(DurationOrOff)
-}
-
-struct DurationOrOff;
-
-impl Visitor<'_> for DurationOrOff {
-    type Value = Option<u64>;
-
-    fn expecting(&self, f: &mut fmt::Formatter<'_>) -> fmt::Result {
-        f.write_str("a duration as in \"90d\", or \"off\"")
-    }
-
-    fn visit_str<E: Error>(self, text: &str) -> Result<Option<u64>, E> {
-        if text.eq_ignore_ascii_case("off") {
-            return Ok(None);
-        }
-        match parse_duration(text) {
-            Some(seconds) => self.visit_u64(seconds),
-            None => Err(E::custom(
+    scalar(deserializer, NO_DURATION, |value| {
+        let seconds = match value {
+            Scalar::Text(text) if text.eq_ignore_ascii_case("off") => return Ok(None),
+            Scalar::Text(text) => parse_duration(text).ok_or(
                 "must be off, seconds, or a duration as in 12h or 90d (units: s, m, h, d)",
-            )),
-        }
-    }
-
-    fn visit_u64<E: Error>(self, seconds: u64) -> Result<Option<u64>, E> {
+            )?,
+            // 0 is refused.
+            Scalar::Number(seconds) => u64::try_from(seconds).unwrap_or(0),
+            Scalar::Switch(_) => return Err(NO_DURATION),
+        };
         if (1..=MOST_SECONDS).contains(&seconds) {
             Ok(Some(seconds))
         } else {
-            Err(E::custom("must be a duration from 1s to 3650d, or off"))
+            Err("must be a duration from 1s to 3650d, or off")
         }
-    }
-
-    fn visit_i64<E: Error>(self, seconds: i64) -> Result<Option<u64>, E> {
-        // 0 is refused.
-        self.visit_u64(u64::try_from(seconds).unwrap_or(0))
-    }
+    })
 }
+
+const NO_DURATION: &str = "must be a duration as in \"90d\", or \"off\"";
 
 /// The longest duration: ten years.
 const MOST_SECONDS: u64 = 315_360_000;

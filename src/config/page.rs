@@ -1,10 +1,8 @@
 //! The setting of the page for developers who use the server.
 
-use std::fmt;
-
-use serde::de::{Error, Visitor};
 use serde::{Deserialize, Deserializer, Serialize, Serializer};
 
+use crate::config::scalar::{Scalar, scalar};
 use crate::config::value::parse_switch;
 
 /// The settings of the page.
@@ -43,9 +41,19 @@ impl Serialize for PageSwitch {
 
 impl<'de> Deserialize<'de> for PageSwitch {
     fn deserialize<D: Deserializer<'de>>(deserializer: D) -> Result<Self, D::Error> {
-        deserializer.deserialize_any(Words)
+        scalar(deserializer, NO_PAGE_SWITCH, |value| {
+            let is_on = match value {
+                Scalar::Text(word) if word.eq_ignore_ascii_case("auto") => return Ok(Self::Auto),
+                Scalar::Text(word) => parse_switch(word).map_err(|_| NO_PAGE_SWITCH)?,
+                Scalar::Number(_) => return Err(NO_PAGE_SWITCH),
+                Scalar::Switch(is_on) => is_on,
+            };
+            Ok(if is_on { Self::On } else { Self::Off })
+        })
     }
 }
+
+const NO_PAGE_SWITCH: &str = "must be auto, true or false";
 
 /// The page, or a document beside it.
 #[derive(Clone, Copy, Debug, PartialEq, Eq)]
@@ -132,30 +140,6 @@ impl PageDocument {
             Self::TokenScript => ("/docs/token.js", "page_file", false),
             Self::Icon => ("/favicon.ico", "page_file", true),
             Self::Openapi => ("/openapi.json", "openapi", true),
-        }
-    }
-}
-
-struct Words;
-
-impl Visitor<'_> for Words {
-    type Value = PageSwitch;
-
-    fn expecting(&self, f: &mut fmt::Formatter<'_>) -> fmt::Result {
-        f.write_str("auto, true or false")
-    }
-
-    fn visit_bool<E: Error>(self, is_on: bool) -> Result<PageSwitch, E> {
-        Ok(if is_on { PageSwitch::On } else { PageSwitch::Off })
-    }
-
-    fn visit_str<E: Error>(self, word: &str) -> Result<PageSwitch, E> {
-        if word.eq_ignore_ascii_case("auto") {
-            return Ok(PageSwitch::Auto);
-        }
-        match parse_switch(word) {
-            Ok(is_on) => self.visit_bool(is_on),
-            Err(_) => Err(E::custom("must be auto, true or false")),
         }
     }
 }

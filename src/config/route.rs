@@ -6,6 +6,7 @@ use serde::de::{Error as _, IntoDeserializer, value};
 use serde::{Deserialize, Deserializer, Serialize};
 
 use crate::config::address::ConfigError;
+use crate::config::page::PageDocument;
 
 /// A kind of token service. The comment on each variant shows the method and the path of the
 /// service.
@@ -69,10 +70,9 @@ fn route_path<'de, D: Deserializer<'de>>(deserializer: D) -> Result<String, D::E
     }
 }
 
-/// The paths that a configured route must not match. The server already serves most of these paths.
-/// The other paths are those of the page and of its documents.
-pub const TAKEN_PATHS: [&str; 23] = [
-    "/",
+/// The documented paths of the services. A configured route must not match one of them, nor one of the
+/// paths of [`PageDocument`].
+pub const TAKEN_PATHS: [&str; 12] = [
     "/.well-known/jwks.json",
     "/.well-known/oauth-authorization-server",
     "/.well-known/openid-configuration",
@@ -81,16 +81,6 @@ pub const TAKEN_PATHS: [&str; 23] = [
     "/connect/revocation",
     "/connect/token",
     "/connect/validate",
-    "/docs",
-    "/docs/",
-    "/docs/grantd.postman_collection.json",
-    "/docs/operations.js",
-    "/docs/page.css",
-    "/docs/page.js",
-    "/docs/snippets.js",
-    "/docs/token.js",
-    "/favicon.ico",
-    "/openapi.json",
     "/v1/api/oauth/token",
     "/v1/api/oauth/validateToken",
     "/v1/getAccessToken",
@@ -101,7 +91,8 @@ pub const TAKEN_PATHS: [&str; 23] = [
 pub(super) fn problems(routes: &[RouteSetting]) -> impl Iterator<Item = (usize, String)> {
     routes.iter().enumerate().filter_map(|(index, route)| {
         let path = &route.path;
-        let taken = TAKEN_PATHS.into_iter().find(|taken| route.takes(taken));
+        let mut taken = TAKEN_PATHS.into_iter().chain(PageDocument::ALL.map(PageDocument::path));
+        let taken = taken.find(|taken| route.takes(taken));
         let problem = if let Some(taken) = taken {
             let at = if taken == path { "is a path" } else { "would take a path" };
             format!("{at} that is answered already ({taken}): choose another")

@@ -130,20 +130,14 @@ impl StoreUrl {
         let rest = ["postgres://", "postgresql://"]
             .iter()
             .find_map(|scheme| text.strip_prefix(scheme))
-            .ok_or_else(|| error("must begin with postgres://"))?;
+            .ok_or("must begin with postgres://")?;
         if text.chars().any(|c| c.is_control() || c == ' ') {
-            return Err(error("must not contain spaces or control characters"));
+            return Err("must not contain spaces or control characters".into());
         }
         let (rest, query) = rest.split_once('?').unwrap_or((rest, ""));
         let (authority, database) = rest.split_once('/').unwrap_or((rest, ""));
-        let (user_info, hosts) = match authority.rsplit_once('@') {
-            Some((user_info, hosts)) => (Some(user_info), hosts),
-            None => (None, authority),
-        };
-        let (user, password) = match user_info.map(|it| it.split_once(':').unwrap_or((it, ""))) {
-            Some((user, password)) => (user, password),
-            None => ("", ""),
-        };
+        let (user_info, authority) = authority.rsplit_once('@').unwrap_or(("", authority));
+        let (user, password) = user_info.split_once(':').unwrap_or((user_info, ""));
         let mut url = Self {
             shown: String::new(),
             hosts: Vec::new(),
@@ -156,12 +150,11 @@ impl StoreUrl {
             application: None,
             password_file: None,
         };
-        let (mut hosts, mut port) = (list(hosts), None);
+        let (mut hosts, mut port) = (list(authority), None);
         let mut shown = Vec::new();
         for parameter in query.split('&').filter(|parameter| !parameter.is_empty()) {
-            let (name, value) = parameter
-                .split_once('=')
-                .ok_or_else(|| error("has a parameter without `=` after the `?`"))?;
+            let (name, value) =
+                parameter.split_once('=').ok_or("has a parameter without `=` after the `?`")?;
             let value = decoded(value)?;
             match name {
                 "host" => hosts = list(&value),
@@ -175,10 +168,9 @@ impl StoreUrl {
         url.hosts =
             hosts.iter().map(|host| parse_host(host, port.as_deref())).collect::<Result<_, _>>()?;
         if url.hosts.is_empty() {
-            return Err(error(
-                "names no host; for a Unix socket, add its directory, as in \
-                 ?host=/var/run/postgresql",
-            ));
+            let problem = "names no host; for a Unix socket, add its directory, as in \
+                           ?host=/var/run/postgresql";
+            return Err(problem.into());
         }
         url.shown = shown_as(user, authority, database, &shown);
         Ok(url)
@@ -193,32 +185,16 @@ impl StoreUrl {
             ("passfile", _) => self.password_file = Some(value.into()),
             ("sslmode", "disable") => self.is_encrypted = Some(false),
             ("sslmode", "require" | "verify-full") => self.is_encrypted = Some(true),
-            ("sslmode", _) => {
-                return Err(error(
-                    "sslmode: must be verify-full (or require, which means the same here) or \
-                     disable: every other mode sends the password to a server that only claims to \
-                     be the database",
-                ));
-            }
+            ("sslmode", _) => return Err(OTHER_SSLMODE.into()),
             ("target_session_attrs", "read-write" | "primary") => self.may_be_read_only = false,
             ("target_session_attrs", "any") => self.may_be_read_only = true,
-            ("target_session_attrs", _) => {
-                return Err(error("target_session_attrs: must be read-write or any"));
-            }
+            ("target_session_attrs", _) => return Err(OTHER_SESSION.into()),
             ("connect_timeout", _) => {
                 let seconds = value.parse().ok().filter(|seconds| (1..=60).contains(seconds));
-                self.connect_seconds =
-                    seconds.ok_or_else(|| error("connect_timeout: must be 1 to 60 seconds"))?;
+                self.connect_seconds = seconds.ok_or("connect_timeout: must be 1 to 60 seconds")?;
             }
-            ("sslrootcert", _) => {
-                return Err(error("sslrootcert: use the setting store.ca_file instead"));
-            }
-            _ => {
-                return Err(error(&format!(
-                    "has an unknown parameter after the `?`; the known ones are {}",
-                    PARAMETERS.join(", ")
-                )));
-            }
+            ("sslrootcert", _) => return Err(SSLROOTCERT.into()),
+            _ => return Err(format!("{UNKNOWN_PARAMETER} {}", PARAMETERS.join(", ")).into()),
         }
         Ok(())
     }
@@ -300,10 +276,6 @@ impl<'de> Deserialize<'de> for StoreUrl {
     }
 }
 
-fn error(problem: &str) -> ConfigError {
-    ConfigError::from(problem.to_owned())
-}
-
 fn list(hosts: &str) -> Vec<String> {
     hosts.split(',').filter(|host| !host.is_empty()).map(str::to_owned).collect()
 }
@@ -313,7 +285,7 @@ fn decoded(text: &str) -> Result<String, ConfigError> {
     let decoded = decoded.ok().filter(|text| !text.contains(char::is_control));
     decoded
         .map(std::borrow::Cow::into_owned)
-        .ok_or_else(|| error("has a %-sequence that is no text in UTF-8"))
+        .ok_or_else(|| "has a %-sequence that is no text in UTF-8".into())
 }
 
 /// Decodes a part of the URL; `None` if it is empty.
@@ -324,30 +296,23 @@ fn given(text: &str) -> Result<Option<String>, ConfigError> {
 fn parse_host(host: &str, port: Option<&str>) -> Result<StoreHost, ConfigError> {
     let (name, own_port) = match host.strip_prefix('[') {
         Some(rest) => {
-            let (name, rest) =
-                rest.split_once(']').ok_or_else(|| error("has a host with `[` but no `]`"))?;
+            let (name, rest) = rest.split_once(']').ok_or("has a host with `[` but no `]`")?;
             (name, rest.strip_prefix(':'))
         }
-        None => match host.split_once(':') {
-            Some((name, port)) => (name, Some(port)),
-            None => (host, None),
-        },
+        None => host.split_once(':').map_or((host, None), |(name, port)| (name, Some(port))),
     };
     let port = match own_port.or(port) {
         None => DEFAULT_PORT,
-        Some(port) => port.parse().ok().filter(|port| *port != 0).ok_or_else(|| {
-            error(
-                "has a port that is no number of 1 to 65535; if this is part of the password, \
-                 write its `/`, `?`, `@`, `:` and `%` as %2F, %3F, %40, %3A and %25",
-            )
-        })?,
+        Some(port) => port.parse().ok().filter(|port| *port != 0).ok_or(
+            "has a port that is no number of 1 to 65535; if this is part of the password, write its \
+             `/`, `?`, `@`, `:` and `%` as %2F, %3F, %40, %3A and %25",
+        )?,
     };
     Ok(StoreHost { name: decoded(name)?, port })
 }
 
 /// Returns the URL without the password.
-fn shown_as(user: &str, authority: &str, database: &str, parameters: &[&str]) -> String {
-    let hosts = authority.rsplit_once('@').map_or(authority, |(_, hosts)| hosts);
+fn shown_as(user: &str, hosts: &str, database: &str, parameters: &[&str]) -> String {
     let user = if user.is_empty() { String::new() } else { format!("{user}@") };
     let database = if database.is_empty() { String::new() } else { format!("/{database}") };
     let slash = if hosts.is_empty() && database.is_empty() { "/" } else { "" };
@@ -357,6 +322,11 @@ fn shown_as(user: &str, authority: &str, database: &str, parameters: &[&str]) ->
 
 const DEFAULT_PORT: u16 = 5432;
 const DEFAULT_CONNECT_SECONDS: u64 = 2;
+const OTHER_SSLMODE: &str = "sslmode: must be verify-full (or require, which means the same here) or \
+    disable: every other mode sends the password to a server that only claims to be the database";
+const OTHER_SESSION: &str = "target_session_attrs: must be read-write or any";
+const SSLROOTCERT: &str = "sslrootcert: use the setting store.ca_file instead";
+const UNKNOWN_PARAMETER: &str = "has an unknown parameter after the `?`; the known ones are";
 const PARAMETERS: [&str; 10] = [
     "application_name",
     "connect_timeout",

@@ -7,7 +7,7 @@ use crate::dialect::{Answer, Outcome, Reply, RequestHead};
 use crate::endpoint::Exchange;
 use crate::endpoint::outcome::{Refused, Served};
 use crate::endpoint::validate::{Needs, bearer};
-use crate::form::parameters::Parameters;
+use crate::form::parameters::{FormError, Parameters};
 use crate::form::urlencoded;
 use crate::oauth::error::Cause;
 use crate::oauth::header_field::HeaderField;
@@ -17,19 +17,10 @@ use crate::telemetry::excerpt::named;
 /// refusal.
 pub fn validate<'s>(exchange: &Exchange<'s>, head: &RequestHead<'_>) -> Outcome<'s> {
     let query = urlencoded::parse(head.query.unwrap_or_default().as_bytes(), head.max_parameters);
-    let query = query.map_err(Cause::from);
-    let dialect = match &query {
-        Ok(query) => query.get("dialect").map_or(Ok(Dialect::Connect), str::parse),
-        Err(_) => Ok(Dialect::Connect),
-    };
-    let dialect = dialect.map_err(|_unknown| Cause::ValidationQuery);
-    let refusal_dialect = dialect.unwrap_or(Dialect::Connect);
-    let answered = query
-        .and_then(|query| dialect.map(|_| query))
-        .and_then(|query| check_parameters(head, &query).map(|()| query))
-        .map_err(Refused::from)
-        .and_then(|query| try_validate(exchange, head, &query));
-    Outcome::of(answered, |cause| refuse(refusal_dialect, cause, head))
+    let named = query.as_ref().ok().and_then(|query| query.get("dialect"));
+    let dialect = named.and_then(|name| name.parse().ok()).unwrap_or(Dialect::Connect);
+    let answered = try_validate(exchange, head, query);
+    Outcome::of(answered, |cause| refuse(dialect, cause, head))
 }
 
 /// Writes the answer to a refusal in this dialect, with the challenge.
@@ -48,7 +39,11 @@ fn check_parameters(head: &RequestHead<'_>, query: &Parameters<'_>) -> Result<()
         PARAMETERS.contains(&name) && query.get(name).is_some_and(|value| !value.trim().is_empty())
     };
     let has_gap = head.query.is_some_and(|query| query.split('&').any(str::is_empty));
-    if has_gap || !query.names().all(is_valid) { Err(Cause::ValidationQuery) } else { Ok(()) }
+    let is_unknown = |dialect: &str| dialect.parse::<Dialect>().is_err();
+    if has_gap || !query.names().all(is_valid) || query.get("dialect").is_some_and(is_unknown) {
+        return Err(Cause::ValidationQuery);
+    }
+    Ok(())
 }
 
 const PARAMETERS: [&str; 3] = ["scope", "audience", "dialect"];
@@ -56,8 +51,10 @@ const PARAMETERS: [&str; 3] = ["scope", "audience", "dialect"];
 fn try_validate<'s>(
     exchange: &Exchange<'s>,
     head: &RequestHead<'_>,
-    query: &Parameters<'_>,
+    query: Result<Parameters<'_>, FormError>,
 ) -> Reply<'s> {
+    let query = query?;
+    check_parameters(head, &query)?;
     let needs = Needs { scope: query.get("scope"), audience: query.get("audience") };
     let token = bearer(exchange, head.authorization, needs).map_err(|refused| {
         let scope = needs.scope.filter(|_| refused.cause == Cause::TokenScope);

@@ -78,12 +78,9 @@ fn scope<'r>(
     if query.names().any(|name| name != "scope" && RequestHead::is_token_parameter(name)) {
         return Err(Cause::ParameterInQuery);
     }
-    let in_path = match path_scope {
-        Some(segment) => {
-            Some(urlencoded::decode_path(segment).ok_or(Cause::Form(FormError::PercentEncoding))?)
-        }
-        None => None,
-    };
+    let in_path = path_scope
+        .map(|segment| urlencoded::decode_path(segment).ok_or(FormError::PercentEncoding))
+        .transpose()?;
     let in_query = query.get("scope").map(|scope| Cow::Owned(scope.to_owned()));
     let in_body = if body.is_empty() {
         None

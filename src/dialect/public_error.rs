@@ -27,33 +27,29 @@ impl PublicError {
 
 /// The advice that dialects share.
 pub(super) mod advice {
-    pub(in crate::dialect) const READ_THE_REFERENCE: &str =
-        "Compare the request with the documentation of this path.";
-    pub(in crate::dialect) const SEND_ALL_BYTES: &str =
+    pub const READ_THE_REFERENCE: &str = "Compare the request with the documentation of this path.";
+    pub const SEND_ALL_BYTES: &str =
         "Send as many bytes as Content-Length says, and check that no proxy cuts the body off.";
-    pub(in crate::dialect) const SEND_LESS: &str =
+    pub const SEND_LESS: &str =
         "Send only the documented parameters: a token request needs a few hundred bytes.";
-    pub(in crate::dialect) const FEWER_HEADERS: &str =
+    pub const FEWER_HEADERS: &str =
         "Send fewer or shorter header fields; cookies, for example, are not needed here.";
-    pub(in crate::dialect) const ALLOWED_METHOD: &str =
-        "Use a method that the Allow header of the answer lists.";
-    pub(in crate::dialect) const COMPARE_PATH: &str =
+    pub const ALLOWED_METHOD: &str = "Use a method that the Allow header of the answer lists.";
+    pub const COMPARE_PATH: &str =
         "Compare the path of the URL with the documented paths; they are case-sensitive.";
-    pub(in crate::dialect) const SEND_AT_ONCE: &str =
+    pub const SEND_AT_ONCE: &str =
         "Send the whole request at once, and check the network and the proxies on the way.";
-    pub(in crate::dialect) const WAIT: &str = "Wait for as many seconds as Retry-After says. Keep a token until shortly before it expires; \
+    pub const WAIT: &str = "Wait for as many seconds as Retry-After says. Keep a token until shortly before it expires; \
      if credentials have failed, check them before you try again.";
-    pub(in crate::dialect) const TELL_THE_OPERATOR: &str = "Try again later. If the error stays, tell the operator of this server the X-Request-Id of the \
+    pub const TELL_THE_OPERATOR: &str = "Try again later. If the error stays, tell the operator of this server the X-Request-Id of the \
      answer.";
-    pub(in crate::dialect) const RETRY: &str =
-        "Wait for as many seconds as Retry-After says, and try again.";
-    pub(in crate::dialect) const CHECK_CREDENTIALS: &str = "Check the client id, the secret and the scope, and that they belong to this server. If they \
+    pub const RETRY: &str = "Wait for as many seconds as Retry-After says, and try again.";
+    pub const CHECK_CREDENTIALS: &str = "Check the client id, the secret and the scope, and that they belong to this server. If they \
      are right, ask the operator of this server, and quote the X-Request-Id of the answer. If an API \
      answers this to a token, get one for the scope that the API requires.";
-    pub(in crate::dialect) const CHECK_ID_AND_SECRET: &str = "Check the client id and the secret, and that they belong to this server. If they are right, \
+    pub const CHECK_ID_AND_SECRET: &str = "Check the client id and the secret, and that they belong to this server. If they are right, \
      ask the operator of this server, and quote the X-Request-Id of the answer.";
-    pub(in crate::dialect) const NEW_TOKEN: &str =
-        "Get a new token, and repeat the request with it.";
-    pub(in crate::dialect) const SEND_BEARER: &str =
+    pub const NEW_TOKEN: &str = "Get a new token, and repeat the request with it.";
+    pub const SEND_BEARER: &str =
         "Send the access token in the header Authorization, after the word Bearer and a space.";
 }

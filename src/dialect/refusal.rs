@@ -10,7 +10,7 @@ impl Dialect {
     pub fn refuse(self, cause: Cause, head: &RequestHead<'_>) -> Answer {
         match self {
             Self::Connect => connect::refuse(cause, head),
-            Self::Vision => vision::refuse(cause, head),
+            Self::Vision => vision::refuse(&vision::public_error(cause), head),
             Self::Firstvision => firstvision::refuse(cause),
         }
     }

@@ -192,7 +192,8 @@ pub(crate) fn below_issuer<'r>(path: &'r str, issuer_path: &str) -> &'r str {
     path.strip_prefix(issuer_path).unwrap_or(path)
 }
 
-fn is_below(path: &str, parent: &str) -> bool {
+/// Whether `path` is `parent` or below it.
+pub(crate) fn is_below(path: &str, parent: &str) -> bool {
     path.strip_prefix(parent).is_some_and(|rest| rest.is_empty() || rest.starts_with('/'))
 }
 
@@ -206,8 +207,7 @@ mod tests {
     #[test]
     fn every_documented_path_is_taken() {
         use crate::config::TAKEN_PATHS;
-        let documents = PageDocument::ALL.map(PageDocument::path);
-        let mut paths: Vec<_> = DOCUMENTED.iter().map(|(path, _)| *path).chain(documents).collect();
+        let mut paths = DOCUMENTED.map(|(path, _)| path);
         paths.sort_unstable();
         assert_eq!(paths, TAKEN_PATHS);
         for (path, route) in DOCUMENTED {

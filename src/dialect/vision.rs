@@ -155,16 +155,6 @@ fn qualify(scope: &str, app_context: &str) -> String {
     tokens.collect::<Vec<_>>().join(" ")
 }
 
-/// Writes the answer to a refusal.
-pub fn refuse(cause: Cause, head: &RequestHead<'_>) -> Answer {
-    write(&public_error(cause), head)
-}
-
-/// Writes the answer to a refusal of `validateToken`.
-pub fn refuse_validation(cause: Cause, head: &RequestHead<'_>) -> Answer {
-    write(&validation_error(cause), head)
-}
-
 /// Maps each cause to what its caller learns.
 pub fn public_error(cause: Cause) -> PublicError {
     let error = PublicError::of(classify(cause));
@@ -349,7 +339,8 @@ fn classify(cause: Cause) -> Row {
     }
 }
 
-fn write(error: &PublicError, head: &RequestHead<'_>) -> Answer {
+/// Writes the answer to a refusal.
+pub fn refuse(error: &PublicError, head: &RequestHead<'_>) -> Answer {
     let PublicError { status, code, text, .. } = error;
     let body = json!([{
         "detail": "Please refer to invalid-params for error details",

@@ -58,9 +58,8 @@ impl Admin {
     /// Answers one request. `/livez` and `/readyz` are answered for every caller.
     pub fn respond<B>(&self, request: &Request<B>, peer: Peer) -> Response<Full<Bytes>> {
         let is_read = [Method::GET, Method::HEAD].contains(request.method());
-        match request.uri().path() {
-            "/livez" if is_read => return plain(StatusCode::OK, "ok\n"),
-            _ => {}
+        if request.uri().path() == "/livez" && is_read {
+            return plain(StatusCode::OK, "ok\n");
         }
         let snapshot = self.context.snapshot();
         let admitted = gate::admit(request, peer, snapshot.admin_token.as_ref());

@@ -63,10 +63,10 @@ fn read(entry: &str) -> Option<IpAddr> {
     let bare = entry.strip_prefix('[').and_then(|rest| rest.strip_suffix(']'));
     let address = match bare {
         Some(bare) => bare.parse().ok().map(IpAddr::V6),
-        None => entry.parse().ok().or_else(|| {
-            let socket: SocketAddr = entry.parse().ok()?;
-            Some(socket.ip())
-        }),
+        None => {
+            let with_port = || entry.parse().ok().map(|socket: SocketAddr| socket.ip());
+            entry.parse().ok().or_else(with_port)
+        }
     };
     address.map(|address| address.to_canonical())
 }

@@ -33,12 +33,9 @@ fn is_ip_or_localhost(authority: &str) -> bool {
             (host.eq_ignore_ascii_case("localhost") || host.parse::<Ipv4Addr>().is_ok(), rest)
         }
     };
+    // A port consists of digits, possibly none (RFC 3986, section 3.2.3).
+    let is_port = |port: &str| port.bytes().all(|byte| byte.is_ascii_digit());
     is_own && (rest.is_empty() || rest.strip_prefix(':').is_some_and(is_port))
-}
-
-/// Whether `port` is a port by RFC 3986, section 3.2.3: only digits, possibly none.
-fn is_port(port: &str) -> bool {
-    port.bytes().all(|byte| byte.is_ascii_digit())
 }
 
 #[cfg(test)]

@@ -24,6 +24,7 @@ use tokio::net::{UnixListener, UnixSocket, UnixStream};
 use crate::config::{ListenAddr, SocketMode};
 #[cfg(unix)]
 use crate::fs::identity::identity;
+use crate::fs::whole_file::directory_of;
 #[cfg(unix)]
 use crate::http::descriptors;
 
@@ -89,8 +90,7 @@ impl Listener {
                         return Ok(Vec::new());
                     }
                 }
-                let directory = path.parent().filter(|parent| *parent != Path::new(""));
-                let directory = directory.unwrap_or_else(|| Path::new("."));
+                let directory = directory_of(path);
                 // A missing directory is not an error: the service manager usually creates it when
                 // it starts the server.
                 if directory.exists() {

@@ -9,6 +9,7 @@ use hyper::header::{HeaderName, HeaderValue};
 use crate::random::{NoEntropy, Random};
 
 /// Generates request ids.
+#[derive(Debug)]
 pub(crate) struct RequestIds {
     /// Random, so that the ids of two processes differ.
     process: u64,

@@ -53,6 +53,7 @@ use crate::telemetry::traces::Traces;
 
 /// Answers the requests of the public listeners. It needs no socket: an embedder may call
 /// [`Service::respond`] from its own HTTP server.
+#[derive(Debug)]
 pub struct Service {
     context: Arc<Context>,
     request_ids: RequestIds,
@@ -291,12 +292,6 @@ impl Handler for Service {
     }
 }
 
-impl std::fmt::Debug for Service {
-    fn fmt(&self, f: &mut std::fmt::Formatter<'_>) -> std::fmt::Result {
-        f.debug_struct("Service").field("context", &self.context).finish_non_exhaustive()
-    }
-}
-
 fn request_head<'r>(
     snapshot: &Snapshot,
     route: Route<'_>,
@@ -411,7 +406,7 @@ fn refuse(cause: Cause, head: &RequestHead<'_>, route: Route<'_>) -> Outcome<'st
 
 fn write_refusal(cause: Cause, head: &RequestHead<'_>, route: Route<'_>) -> Answer {
     let mut answer = match route {
-        Route::VisionValidate => vision::refuse_validation(cause, head),
+        Route::VisionValidate => vision::refuse(&vision::validation_error(cause), head),
         _ => route.dialect().refuse(cause, head),
     };
     if cause == Cause::MethodNotAllowed {

@@ -34,10 +34,9 @@ pub fn postman(document: &Value) -> Value {
 
 /// Returns a request for each encoding of the operation's body.
 fn requests(path: &str, method: &str, operation: &Value) -> Vec<Value> {
-    let contents: Vec<_> = members(&operation["requestBody"]["content"]).collect();
-    // The same JSON under another name is only for clients that are registered for it.
-    let contents = contents.into_iter().filter(|(name, _)| *name != "application/octet-stream");
-    let mut requests: Vec<_> = contents
+    let mut requests: Vec<_> = members(&operation["requestBody"]["content"])
+        // The same JSON under another name is only for clients that are registered for it.
+        .filter(|(name, _)| *name != "application/octet-stream")
         .map(|(media_type, content)| request(path, method, operation, Some((media_type, content))))
         .collect();
     if requests.is_empty() {

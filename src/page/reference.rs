@@ -128,8 +128,8 @@ impl<'d> Reference<'d> {
         let rows: Vec<_> = items(&operation["parameters"])
             .map(|parameter| {
                 let parameter = self.resolve(parameter);
-                let is_required = parameter["required"] == true;
-                let place = format!("{}{}", text(&parameter["in"]), required(is_required));
+                let required = if parameter["required"] == true { ", required" } else { "" };
+                let place = format!("{}{required}", text(&parameter["in"]));
                 let described = describe(&parameter["schema"], text(&parameter["description"]));
                 [code(text(&parameter["name"])), place, described]
             })
@@ -288,10 +288,6 @@ fn describe(schema: &Value, description: &str) -> String {
         described.push_str(". ");
     }
     described + &escape(description)
-}
-
-fn required(is_required: bool) -> &'static str {
-    if is_required { ", required" } else { "" }
 }
 
 fn code(text: &str) -> String {

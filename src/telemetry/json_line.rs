@@ -158,34 +158,17 @@ impl Write for Line {
 #[cfg(test)]
 mod tests {
     use std::io;
-    use std::sync::{Arc, Mutex};
+    use std::sync::Mutex;
 
     use serde_json::{Value, json};
 
     use super::*;
 
-    #[derive(Clone, Default)]
-    struct Lines(Arc<Mutex<Vec<u8>>>);
-
-    impl io::Write for Lines {
-        fn write(&mut self, bytes: &[u8]) -> io::Result<usize> {
-            self.0.lock().unwrap().extend_from_slice(bytes);
-            Ok(bytes.len())
-        }
-
-        fn flush(&mut self) -> io::Result<()> {
-            Ok(())
-        }
-    }
-
     #[test]
     fn every_value_comes_back_from_a_json_parser() {
-        let lines = Lines::default();
-        let writer = lines.clone();
-        let subscriber = tracing_subscriber::fmt()
-            .event_format(JsonLine)
-            .with_writer(move || writer.clone())
-            .finish();
+        let (lines, writer) = io::pipe().unwrap();
+        let builder = tracing_subscriber::fmt().event_format(JsonLine);
+        let subscriber = builder.with_writer(Mutex::new(writer)).finish();
         let odd = "\"quoted\" \\ \u{0}\u{1f}\n\r\t\u{7f} é \u{2028} 🦀";
         tracing::subscriber::with_default(subscriber, || {
             let error: &dyn std::error::Error = &io::Error::other(odd);
@@ -195,7 +178,7 @@ mod tests {
             );
             tracing::info!("no field");
         });
-        let text = String::from_utf8(lines.0.lock().unwrap().clone()).unwrap();
+        let text = io::read_to_string(lines).unwrap();
         // The time comes first, so that lines can be sorted as text.
         let timeless = |line: &str| {
             let (time, rest) = line.strip_prefix("{\"timestamp\":\"").unwrap().split_at(27);

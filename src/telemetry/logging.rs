@@ -33,7 +33,8 @@ pub fn install(log: &Log) -> io::Result<(LogQueue, LogWriter)> {
         let is_plain = std::env::var_os("NO_COLOR").is_some_and(|value| !value.is_empty());
         let has_colors = stderr().is_terminal() && !is_plain;
         let builder = tracing_subscriber::fmt().with_ansi(has_colors);
-        let lines = builder.with_max_level(level).with_writer(queue.clone());
+        let writer = queue.clone();
+        let lines = builder.with_max_level(level).with_writer(move || writer.clone());
         tracing::subscriber::set_global_default(lines.finish())
     } else {
         tracing::subscriber::set_global_default(json_lines(queue.clone(), level))
@@ -45,5 +46,5 @@ pub fn install(log: &Log) -> io::Result<(LogQueue, LogWriter)> {
 /// Returns a subscriber that writes one line of JSON for each event to `queue`.
 pub fn json_lines(queue: LogQueue, level: Level) -> impl Subscriber + Send + Sync {
     let builder = tracing_subscriber::fmt().event_format(JsonLine);
-    builder.with_max_level(level).with_writer(queue).finish()
+    builder.with_max_level(level).with_writer(move || queue.clone()).finish()
 }

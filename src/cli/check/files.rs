@@ -56,10 +56,7 @@ fn can_append(file: &Path) -> io::Result<()> {
 
 fn is_pipe(metadata: &Metadata) -> bool {
     #[cfg(unix)]
-    {
-        use std::os::unix::fs::FileTypeExt;
-        metadata.file_type().is_fifo()
-    }
+    return std::os::unix::fs::FileTypeExt::is_fifo(&metadata.file_type());
     #[cfg(not(unix))]
     {
         let _ = metadata;

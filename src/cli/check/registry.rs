@@ -21,7 +21,7 @@ pub(super) fn warnings(
 ) -> Result<Vec<String>, CliError> {
     let now = Clock::system().now();
     // Iterate over the entries of the file, because `clients` is unordered.
-    let entries = edit::entries(text).map_err(|error| CliError(error.to_string()))?;
+    let entries = edit::entries(text)?;
     let mut warnings = Vec::new();
     let mut left_out = 0;
     for (index, entry) in entries.enumerate() {
@@ -45,7 +45,7 @@ pub(super) fn warnings(
 
 /// Returns a note for each key in a client's `jwks` that the server skips.
 pub(super) fn notes(file: &Path, text: &str) -> Result<Vec<String>, CliError> {
-    let entries = edit::entries(text).map_err(|error| CliError(error.to_string()))?;
+    let entries = edit::entries(text)?;
     let mut notes = Vec::new();
     for entry in entries {
         for (index, problem) in client_file::skipped_keys(file, entry) {

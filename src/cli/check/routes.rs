@@ -1,6 +1,7 @@
 //! Warnings about configured routes that never match.
 
 use crate::config::RouteSetting;
+use crate::dialect::route::is_below;
 
 /// Returns a warning for each route that never matches. A route never matches if an earlier route
 /// matches the same path. It also never matches if its path begins with the issuer's path, because
@@ -16,8 +17,7 @@ pub(super) fn warnings(routes: &[RouteSetting], issuer_path: &str) -> Vec<String
                 first.path
             ));
         }
-        let is_below = |rest: &str| rest.is_empty() || rest.starts_with('/');
-        if !issuer_path.is_empty() && path.strip_prefix(issuer_path).is_some_and(is_below) {
+        if !issuer_path.is_empty() && is_below(path, issuer_path) {
             warnings.push(format!(
                 "route: {path}: begins with the issuer's path, which is removed from a request \
                  before routing: remove {issuer_path} from the route's path"

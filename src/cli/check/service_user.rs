@@ -73,11 +73,8 @@ impl User {
             fs::metadata(part).is_ok_and(|metadata| !self.may(need, &metadata))
         })?;
         let verb = if need & WRITE == 0 { "read" } else { "used" };
-        let because = if barrier == real {
-            String::new()
-        } else {
-            format!(" because of {}", barrier.display())
-        };
+        let because = (barrier != real).then(|| format!(" because of {}", barrier.display()));
+        let because = because.unwrap_or_default();
         let Self { id, group, .. } = self;
         let problem = format!(
             "cannot be {verb} by the user {id}{because}; this user owns the directory of keys or \

@@ -133,8 +133,7 @@ impl FieldArgs {
         &self,
         mut claims: Map<String, Value>,
     ) -> Result<Map<String, Value>, CliError> {
-        let internal = |error: serde_json::Error| CliError(error.to_string());
-        let mut fields = serde_json::to_value(self).map_err(internal)?;
+        let mut fields = serde_json::to_value(self)?;
         let scopes = if self.no_scope { Some(Vec::new()) } else { words("--scope", &self.scopes)? };
         let default_scopes = if self.no_scope || self.no_default_scope {
             Some(Vec::new())
@@ -149,7 +148,7 @@ impl FieldArgs {
         }
         if let Some(file) = &self.jwks {
             let (text, _) = read_key_set(file)?;
-            fields["jwks"] = serde_json::from_str(&text).map_err(internal)?;
+            fields["jwks"] = serde_json::from_str(&text)?;
         }
         if !self.claims.is_empty() {
             claims.extend(self.claims.iter().cloned());
@@ -211,7 +210,7 @@ fn words(flag: &str, values: &[String]) -> Result<Option<Vec<String>>, CliError>
     Ok((!values.is_empty()).then_some(words))
 }
 
-fn parse_claim(argument: &str) -> Result<(String, Value), String> {
+fn parse_claim(argument: &str) -> Result<(String, Value), &'static str> {
     let (name, value) = argument.split_once('=').ok_or("a claim is written NAME=VALUE")?;
     let (name, value) = match name.strip_suffix(':') {
         Some(name) => {
@@ -221,12 +220,12 @@ fn parse_claim(argument: &str) -> Result<(String, Value), String> {
         None => (name, value.into()),
     };
     if name.is_empty() {
-        return Err("a claim has a name".to_owned());
+        return Err("a claim has a name");
     }
     Ok((name.to_owned(), value))
 }
 
-fn parse_rate(argument: &str) -> Result<Value, String> {
+fn parse_rate(argument: &str) -> Result<Value, &'static str> {
     let problem = "must be requests and a duration, as in 100/1m";
     let (requests, duration) = argument.split_once('/').ok_or(problem)?;
     let requests: u32 = requests.parse().map_err(|_| problem)?;

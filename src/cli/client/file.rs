@@ -76,10 +76,6 @@ impl Registry {
     }
 
     /// Returns the text of the registry. Of a database, it has the clients `ids` alone.
-    #[cfg_attr(
-        not(feature = "postgres"),
-        expect(unused_variables, reason = "a file is read as a whole")
-    )]
     pub(super) fn read(&mut self, ids: Option<&[&str]>) -> Result<String, CliError> {
         match self {
             Self::File(file) => Ok(client_file::read(file)?),
@@ -99,10 +95,6 @@ impl Registry {
     ///
     /// If the line cannot be printed, the change is undone, because a secret in it could not be
     /// shown again.
-    #[cfg_attr(
-        not(feature = "postgres"),
-        expect(unused_variables, reason = "a file is read as a whole")
-    )]
     pub(super) fn edit_or_create(
         &mut self,
         ids: &[&str],

@@ -2,7 +2,6 @@
 //! clients are registered or none.
 
 use std::collections::HashMap;
-use std::io;
 use std::path::Path;
 use std::thread;
 
@@ -24,7 +23,7 @@ use crate::registry::client_file::edit::NewSecret;
 use crate::registry::client_file::{self, edit};
 
 pub(super) fn import(registry: &RegistryArgs, from: &Path) -> Result<(), CliError> {
-    let (name, text) = read(from)?;
+    let (name, text) = secret::read_input(from, |file| text::read(file).map(Zeroizing::new))?;
     if text.lines().nth(1).is_some() && serde_json::from_str::<IgnoredAny>(&text).is_ok() {
         let problem = "is one JSON document: write one client a line (JSON Lines), without the \
                        {\"clients\": […]} of a registry around them";
@@ -46,17 +45,6 @@ pub(super) fn import(registry: &RegistryArgs, from: &Path) -> Result<(), CliErro
         complain(&format!("warning: client {id}: it can get no token: {reason}{more}"));
     }
     Ok(())
-}
-
-/// Returns the name by which faults refer to the input, and the text of the input, which may
-/// contain secrets.
-fn read(from: &Path) -> Result<(&Path, Zeroizing<String>), CliError> {
-    if from == Path::new("-") {
-        let name = Path::new("standard input");
-        let text = text::read_from(io::stdin().lock(), name)?;
-        return Ok((name, Zeroizing::new(text)));
-    }
-    Ok((from, Zeroizing::new(text::read(from)?)))
 }
 
 /// One client of the input.

@@ -30,8 +30,7 @@ pub(crate) struct ListArgs {
 pub(super) fn list(args: &ListArgs) -> Result<(), CliError> {
     let now = Clock::system().now();
     let (text, registry) = read(&mut args.registry.open()?, None)?;
-    let ids =
-        edit::entries(&text).map_err(|error| CliError(error.to_string()))?.filter_map(edit::id_of);
+    let ids = edit::entries(&text)?.filter_map(edit::id_of);
     for client in ids.filter_map(|id| registry.get(&id)) {
         if let Some(within) = args.expiring
             && last_end(client).is_none_or(|end| now < end)

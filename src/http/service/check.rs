@@ -16,7 +16,9 @@ pub(super) fn check(
     request: &request::Parts,
 ) -> Result<(), Cause> {
     let headers = &request.headers;
-    let line = request.method.as_str().len() + uri_length(request) + "  HTTP/1.1\r\n".len();
+    let uri = &request.uri;
+    let target = uri.path().len() + uri.query().map_or(0, |query| query.len() + 1);
+    let line = request.method.as_str().len() + target + "  HTTP/1.1\r\n".len();
     let fields: usize = headers
         .iter()
         .map(|(name, value)| name.as_str().len() + value.len() + ": \r\n".len())
@@ -59,8 +61,4 @@ fn check_host(request: &request::Parts) -> Result<(), Cause> {
 /// Whether all characters are allowed in a host and port (RFC 3986, section 3.2).
 fn is_host(host: &[u8]) -> bool {
     host.iter().all(|b| b.is_ascii_alphanumeric() || b"-._~%!$&'()*+,;=:[]".contains(b))
-}
-
-fn uri_length(request: &request::Parts) -> usize {
-    request.uri.path().len() + request.uri.query().map_or(0, |query| query.len() + 1)
 }

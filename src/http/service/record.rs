@@ -11,7 +11,7 @@ use tracing::{error, info, warn};
 
 use crate::dialect::Outcome;
 use crate::dialect::route::Route;
-use crate::endpoint::outcome::{Phases, Refused, Served};
+use crate::endpoint::outcome::{Made, Phases, Refused, Served};
 use crate::http::header::single;
 use crate::http::service::{RequestInfo, Service};
 use crate::oauth::error::Cause;
@@ -56,13 +56,10 @@ impl Service {
                 ("refused", cause.label(), client_id.unwrap_or_default())
             }
         };
-        let phases = match &outcome.verdict {
-            Ok(Served { made: Some(made), .. }) => {
-                let Phases { parse, auth, queue, sign } = made.phases;
-                Some([parse, auth, queue, sign])
-            }
-            _ => None,
-        };
+        let made = outcome.verdict.as_ref().ok().and_then(|served| served.made);
+        let phases = made.map(|Made { phases: Phases { parse, auth, queue, sign }, .. }| {
+            [parse, auth, queue, sign]
+        });
         // A repeated traceparent is ambiguous and ignored.
         let caller = single(&head.headers, "traceparent").value();
         let answered = Answered {
@@ -159,13 +156,9 @@ fn write_line(
         Err(Refused { named, .. }) => (None, named.as_deref()),
         Ok(_) => (None, None),
     };
-    let (original_method, original_path) =
-        if info.route == Route::Validate && answered.address.is_some() {
-            original_request(&info.head.headers)
-        } else {
-            (None, None)
-        };
-    let (original_method, original_path) = (original_method.as_deref(), original_path.as_deref());
+    let is_forwarded = info.route == Route::Validate && answered.address.is_some();
+    let original = if is_forwarded { original_request(&info.head.headers) } else { (None, None) };
+    let (original_method, original_path) = (original.0.as_deref(), original.1.as_deref());
     let micros = u64::try_from(answered.took.as_micros()).unwrap_or(u64::MAX);
     let trace_id = answered.caller.map(|caller| caller.trace_id);
     let (peer, address) = (info.arrival.peer, answered.address.map(display));

@@ -148,7 +148,9 @@ fn refusals(cause: Cause, route: Route<'_>, path: &str, snapshot: &Snapshot) -> 
         for &dialect in dialects {
             let (error, answer) = match route {
                 Route::VisionValidate => {
-                    (vision::validation_error(cause), vision::refuse_validation(cause, &head))
+                    let error = vision::validation_error(cause);
+                    let answer = vision::refuse(&error, &head);
+                    (error, answer)
                 }
                 Route::Validate => {
                     (dialect.public_error(cause, &head), bearer::refuse(dialect, cause, &head))
@@ -228,13 +230,12 @@ pub fn reference(kind: &str, name: &str) -> Value {
 
 /// Returns the usual spelling of a header field's name.
 pub fn written(name: &str) -> String {
-    match name {
-        "www-authenticate" => return "WWW-Authenticate".to_owned(),
-        "dpop-nonce" => return "DPoP-Nonce".to_owned(),
-        _ => {}
-    }
     let words = name.split('-').map(|word| word[..1].to_ascii_uppercase() + &word[1..]);
-    words.collect::<Vec<_>>().join("-")
+    match name {
+        "www-authenticate" => "WWW-Authenticate".to_owned(),
+        "dpop-nonce" => "DPoP-Nonce".to_owned(),
+        _ => words.collect::<Vec<_>>().join("-"),
+    }
 }
 
 /// Returns the schema of the body of all `refusals`: exactly their codes and texts.
