@@ -28,7 +28,6 @@ use crate::telemetry::excerpt::named;
 use crate::time::UnixTime;
 
 /// A token request, independent of its dialect.
-#[derive(Debug)]
 pub struct TokenRequest<'a> {
     /// The client authentication.
     pub credentials: Credentials<'a>,

@@ -53,7 +53,6 @@ pub fn import(
 }
 
 /// The result of [`first`].
-#[derive(Debug)]
 pub struct First {
     /// All keys in the store, each with the name of its document; at least one.
     pub keys: Vec<(PathBuf, SigningKey)>,
@@ -121,7 +120,6 @@ pub(crate) fn successor_bits(key: &SigningKey) -> u16 {
 }
 
 /// The result of [`rotate`].
-#[derive(Debug)]
 pub struct Rotated {
     /// The key that begins to sign at its `signs_from`. It is a new one, which is published at once,
     /// unless the next key was published already.
@@ -249,7 +247,6 @@ fn bring_forward(
 }
 
 /// The result of [`replace`].
-#[derive(Debug)]
 pub struct Replaced {
     /// The new key, which signs as soon as a server has read it.
     pub made: SigningKey,

@@ -10,7 +10,6 @@ use crate::signing::private_key::PrivateKey;
 use crate::time::UnixTime;
 
 /// All keys of an issuer, including those that are not published any more.
-#[derive(Debug)]
 pub struct KeySet {
     keys: Vec<Arc<SigningKey>>,
     retention: Retention,

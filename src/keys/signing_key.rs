@@ -1,7 +1,6 @@
 //! An RSA signing key of the issuer: a private key, and the times at which it is published and
 //! signs.
 
-use std::fmt;
 use std::sync::Arc;
 
 use base64::Engine as _;
@@ -93,12 +92,5 @@ impl SigningKey {
     /// loads the key. It shows operators whether verifiers know the key.
     pub fn fetches(&self) -> &Tally {
         &self.fetches
-    }
-}
-
-/// Shows only the key id.
-impl fmt::Debug for SigningKey {
-    fn fmt(&self, f: &mut fmt::Formatter<'_>) -> fmt::Result {
-        f.debug_struct("SigningKey").field("key_id", &self.key_id()).finish_non_exhaustive()
     }
 }

@@ -1,7 +1,5 @@
 //! `private_key_jwt`: client authentication by a JWT that the client signs (RFC 7521, RFC 7523).
 
-use std::fmt;
-
 use serde::Deserialize;
 use serde_json::Value;
 
@@ -129,13 +127,6 @@ impl<'a> ClientAssertion<'a> {
             false if is_other => Err(AssertionError::Algorithm),
             false => Err(AssertionError::Signature),
         }
-    }
-}
-
-/// Hides the content, because an assertion is a credential.
-impl fmt::Debug for ClientAssertion<'_> {
-    fn fmt(&self, f: &mut fmt::Formatter<'_>) -> fmt::Result {
-        f.write_str("ClientAssertion(…)")
     }
 }
 

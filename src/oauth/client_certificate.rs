@@ -4,7 +4,7 @@
 //! certificate and compares its names and its public key with those registered for a client.
 
 use std::borrow::Cow;
-use std::fmt::{self, Write as _};
+use std::fmt::Write as _;
 
 use pkcs8::der::asn1::{ObjectIdentifier, UintRef};
 use pkcs8::der::referenced::OwnedToRef;
@@ -51,7 +51,7 @@ impl Verification {
 }
 
 /// The client certificate of a request.
-#[derive(Debug, Default)]
+#[derive(Default)]
 pub enum ShownCertificate {
     /// No trusted proxy has forwarded a verified certificate.
     #[default]
@@ -186,12 +186,6 @@ fn public_key(content: &TbsCertificate) -> Option<PublicKey> {
         }
         ED25519 => PublicKey::ed25519(key).ok(),
         _ => None,
-    }
-}
-
-impl fmt::Debug for ClientCertificate {
-    fn fmt(&self, f: &mut fmt::Formatter<'_>) -> fmt::Result {
-        f.write_str("ClientCertificate(…)")
     }
 }
 

@@ -10,7 +10,6 @@
 //! stay the same after a restart, because the key of the hash is kept in a file.
 
 use std::collections::BTreeMap;
-use std::fmt;
 use std::sync::Arc;
 
 use ring::hmac;
@@ -35,12 +34,6 @@ impl DecoyKey {
     fn point(&self, client_id: &str) -> u64 {
         let tag = hmac::sign(&self.0, client_id.as_bytes());
         tag.as_ref().first_chunk().map_or(0, |bytes| u64::from_le_bytes(*bytes))
-    }
-}
-
-impl fmt::Debug for DecoyKey {
-    fn fmt(&self, f: &mut fmt::Formatter<'_>) -> fmt::Result {
-        f.write_str("DecoyKey(…)")
     }
 }
 
@@ -124,12 +117,6 @@ impl Census {
     }
 }
 
-impl fmt::Debug for Census {
-    fn fmt(&self, f: &mut fmt::Formatter<'_>) -> fmt::Result {
-        f.debug_struct("Census").field("kinds", &self.costs.len()).finish_non_exhaustive()
-    }
-}
-
 impl Decoys {
     /// Computes the kinds of the clients in a registry with these `parts`.
     pub fn of<'c>(parts: impl Iterator<Item = &'c Census>) -> Self {
@@ -175,12 +162,6 @@ impl Decoys {
 /// Returns the slow hashes of a client's secrets, including secrets that are not valid now.
 pub fn slow_hashes(client: &Client) -> impl Iterator<Item = &Arc<PasswordHash>> {
     client.secrets.iter().filter_map(|secret| secret.hash.as_slow())
-}
-
-impl fmt::Debug for Decoys {
-    fn fmt(&self, f: &mut fmt::Formatter<'_>) -> fmt::Result {
-        f.debug_struct("Decoys").field("kinds", &self.kinds.len()).finish_non_exhaustive()
-    }
 }
 
 #[cfg(test)]

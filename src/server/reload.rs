@@ -57,7 +57,7 @@ pub struct Reloaded {
 
 /// The changes in the registry and in the keys since the snapshot in force.
 #[doc(hidden)]
-#[derive(Debug, Default)]
+#[derive(Default)]
 pub struct News {
     /// The changes of clients. The last change of each client counts.
     pub clients: Vec<Update>,

@@ -8,7 +8,6 @@
 //! On processors with AVX-512 IFMA, tokens that wait for the same key are signed in batches of up
 //! to eight. If few tokens wait, so that a batch would be slower, tokens are signed one by one.
 
-use std::fmt;
 use std::io;
 use std::panic::{AssertUnwindSafe, catch_unwind};
 use std::sync::Arc;
@@ -148,12 +147,6 @@ impl Drop for Engine {
             // `join` fails only if the thread panicked, but the thread catches and logs its panics.
             let _ = thread.join();
         }
-    }
-}
-
-impl fmt::Debug for Engine {
-    fn fmt(&self, f: &mut fmt::Formatter<'_>) -> fmt::Result {
-        f.debug_struct("Engine").field("threads", &self.threads.len()).finish_non_exhaustive()
     }
 }
 

@@ -95,13 +95,6 @@ impl PrivateKey {
     }
 }
 
-/// Shows only the thumbprint.
-impl fmt::Debug for PrivateKey {
-    fn fmt(&self, f: &mut fmt::Formatter<'_>) -> fmt::Result {
-        f.debug_struct("PrivateKey").field("thumbprint", &self.thumbprint).finish_non_exhaustive()
-    }
-}
-
 /// The reason why a key cannot be used. The text names the property that is wrong, and contains no
 /// key material.
 #[derive(Clone, Debug, PartialEq, Eq)]
