@@ -17,7 +17,7 @@ use crate::guard::gcra::Taken;
 use crate::guard::password_pool::{Comparison, Turn};
 use crate::guard::throttle::Attempt;
 use crate::oauth::client::{AuthMethod, Client};
-use crate::oauth::client_assertion::{Accepted, AssertionError, ClientAssertion, Expected};
+use crate::oauth::client_assertion::{Accepted, ClientAssertion, Expected};
 use crate::oauth::client_authentication::{Credentials, Proof};
 use crate::oauth::client_certificate::ClientCertificate;
 use crate::oauth::client_secret::{ClientSecret, FastHash, find_secret, is_demo_secret};
@@ -234,9 +234,7 @@ impl<'c, 's> Claim<'c, 's> {
                 signed_at: assertion.signed_at,
                 until: assertion.until,
             };
-            use AssertionError::{BeforeRecord, Replayed};
-            let unusable = [Replayed, BeforeRecord].map(Cause::from);
-            use_up(self.exchange, single_use, unusable).await?;
+            use_up(self.exchange, single_use).await?;
             let form = assertion.audience.label();
             context.metrics.assertion_audiences.with_label_values(&[form]).inc();
         }
@@ -354,7 +352,7 @@ impl<'c, 's> Claim<'c, 's> {
         let comparison = self.comparison(hash, given);
         let name = context.passwords.attempt(comparison);
         self.attempt.take(context.clock.instant()).map_err(Cause::Throttled)?;
-        Ok(context.passwords.compute(name, comparison, turn).await?)
+        context.passwords.compute(name, comparison, turn).await
     }
 
     fn comparison<'a>(&self, hash: &'a Arc<PasswordHash>, secret: &'a str) -> Comparison<'a>

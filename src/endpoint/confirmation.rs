@@ -54,8 +54,7 @@ pub async fn confirm(
         signed_at: proof.issued_at,
         until: proof.until,
     };
-    let unusable = [DpopError::Replayed, DpopError::Time].map(Cause::from);
-    use_up(exchange, single_use, unusable).await?;
+    use_up(exchange, single_use).await?;
     Ok(Confirmation { certificate, key: Some(proof.thumbprint) })
 }
 

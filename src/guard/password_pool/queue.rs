@@ -12,24 +12,6 @@ use crate::guard::verdicts::Attempt;
 use crate::oauth::error::Cause;
 use crate::oauth::password_hash::PasswordHash;
 
-/// The reason why a job is refused.
-#[derive(Clone, Copy, Debug, PartialEq, Eq)]
-pub enum NoRoom {
-    /// The source or the shared network already holds its maximum share of the queue.
-    Share,
-    /// The queue is full.
-    Full,
-}
-
-impl From<NoRoom> for Cause {
-    fn from(error: NoRoom) -> Self {
-        match error {
-            NoRoom::Share => Self::PasswordQueueShare,
-            NoRoom::Full => Self::PasswordQueueFull,
-        }
-    }
-}
-
 /// The source and priority of a job.
 #[derive(Clone, Copy, Debug, PartialEq, Eq)]
 pub struct Turn {
@@ -91,7 +73,8 @@ impl Requests {
     }
 }
 
-type Verdict = Result<bool, NoRoom>;
+/// Whether the secret matches, or why the job is refused.
+type Verdict = Result<bool, Cause>;
 
 impl Queue {
     /// The number of queued jobs, of known clients and of unknown clients.
