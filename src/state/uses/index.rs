@@ -5,29 +5,8 @@ use std::ops::Range;
 
 use crate::oauth::client_assertion::{MAX_LIFE, SKEW};
 use crate::state::shares::{ClientTag, Shares, is_used_up};
+use crate::state::uses::single_use::{Entry, Key, UseError};
 use crate::time::UnixTime;
-
-/// A hash of an owner and a `jti`, shortened to 128 bits.
-pub(crate) type Key = [u8; 16];
-
-/// One used assertion or proof.
-#[derive(Clone, Copy, Debug, PartialEq, Eq)]
-pub(crate) struct Entry {
-    pub(crate) key: Key,
-    /// The client that used it.
-    pub(crate) client: ClientTag,
-    /// Its expiry.
-    pub(crate) until: UnixTime,
-}
-
-/// Whether an entry can be added.
-#[derive(Clone, Copy, Debug, PartialEq, Eq)]
-pub(crate) enum Room {
-    Free,
-    Full,
-    /// The client holds its share.
-    ShareIsUsedUp,
-}
 
 /// The entries by key and by expiry.
 ///
@@ -123,16 +102,25 @@ impl Index {
         }
     }
 
-    /// Whether an entry of this client can be added at `now` if at most `capacity` can be live. Drops
-    /// entries that have expired if too many are kept.
-    pub(crate) fn room(&mut self, client: ClientTag, capacity: usize, now: UnixTime) -> Room {
+    /// Checks that an entry of this client can be added at `now` if at most `capacity` can be live.
+    /// Drops entries that have expired if too many are kept.
+    ///
+    /// # Errors
+    ///
+    /// [`UseError::Share`] or [`UseError::Full`].
+    pub(crate) fn require_room(
+        &mut self,
+        client: ClientTag,
+        capacity: usize,
+        now: UnixTime,
+    ) -> Result<(), UseError> {
         let free = capacity.saturating_sub(self.live);
         if is_used_up(self.held.of(client), free, capacity) {
-            return Room::ShareIsUsedUp;
+            return Err(UseError::Share);
         }
         let most = capacity.saturating_mul(KEPT_FOR_EACH_LIVE).max(LEAST_KEPT);
         self.drop_surplus(most, now);
-        if free == 0 || self.len() >= most { Room::Full } else { Room::Free }
+        if free == 0 || self.len() >= most { Err(UseError::Full) } else { Ok(()) }
     }
 
     /// Drops entries that have expired at `now`, the earliest first, until fewer than `limit` are
