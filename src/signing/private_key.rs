@@ -27,12 +27,15 @@ impl PrivateKey {
     ///
     /// # Errors
     ///
-    /// [`KeyError`] if the document is not an RSA key of 2048 to 4096 bits, or if its numbers are
-    /// inconsistent.
-    pub fn from_pkcs8(document: &[u8]) -> Result<Self, KeyError> {
-        let ring = KeyPair::from_pkcs8(document).map_err(|error| KeyError(error.to_string()))?;
-        let aws_lc = aws_lc_rs::rsa::KeyPair::from_pkcs8(document)
-            .map_err(|error| KeyError(error.to_string()))?;
+    /// A text if the document is not an RSA key of 2048 to 4096 bits, or if its numbers are
+    /// inconsistent. It names the property that is wrong, and contains no key material.
+    pub fn from_pkcs8(document: &[u8]) -> Result<Self, String> {
+        let unusable = |error: &dyn fmt::Display| {
+            format!("not a usable RSA key of 2048 to 4096 bits ({error})")
+        };
+        let ring = KeyPair::from_pkcs8(document).map_err(|error| unusable(&error))?;
+        let aws_lc = aws_lc_rs::rsa::KeyPair::from_pkcs8(document);
+        let aws_lc = aws_lc.map_err(|error| unusable(&error))?;
         let public = PublicKeyComponents::<Vec<u8>>::from(ring.public());
         let modulus = URL_SAFE_NO_PAD.encode(without_leading_zeros(&public.n));
         let exponent = URL_SAFE_NO_PAD.encode(without_leading_zeros(&public.e));
@@ -94,16 +97,3 @@ impl PrivateKey {
         Self { batch: None, ..Self::generate() }
     }
 }
-
-/// The reason why a key cannot be used. The text names the property that is wrong, and contains no
-/// key material.
-#[derive(Clone, Debug, PartialEq, Eq)]
-pub struct KeyError(String);
-
-impl fmt::Display for KeyError {
-    fn fmt(&self, f: &mut fmt::Formatter<'_>) -> fmt::Result {
-        write!(f, "not a usable RSA key of 2048 to 4096 bits ({})", self.0)
-    }
-}
-
-impl std::error::Error for KeyError {}
