@@ -224,11 +224,7 @@ fn bring_forward(
         vec![Fault::new(&path, problem)]
     };
     let publishers = store.publishers()?;
-    let key = PlannedKey {
-        id: next.key_id().to_owned(),
-        times: next.times(),
-        is_immediate: next.is_immediate(),
-    };
+    let key = PlannedKey::of(next);
     let start = earliest_start(&key, &publishers, retention, now).map_err(|lacking| {
         waits(&format!(
             "it cannot begin earlier, because these servers have not published it yet: {}",
