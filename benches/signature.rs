@@ -43,7 +43,7 @@ const NOW: UnixTime = UnixTime(1_790_000_000);
 
 fn rs256(c: &mut Criterion) {
     let (directory, config) = demo::demo();
-    let clients = client_file::load(&config.live.clients).unwrap();
+    let clients = client_file::load(&config.live.clients).unwrap().registry;
     let client = clients.get("demo-client").unwrap();
     #[expect(clippy::disallowed_methods, reason = "blinding, as in service")]
     let random = SystemRandom::new();
