@@ -317,7 +317,7 @@ fn serving(context: &Context) -> Serving {
     Serving {
         keys: PlannedKey::all(keys),
         published: keys.published(at).map(|key| key.key_id().to_owned()).collect(),
-        retention: keys.retention(),
+        retention: keys.retention,
         rotate_every: snapshot.config.live.rotate_every,
         bits: keys.signing_key(at).map_or(FIRST_KEY_BITS, |key| successor_bits(key)),
     }

@@ -25,16 +25,16 @@ pub async fn confirm(
 ) -> Result<Confirmation, Cause> {
     let certificate = if client.has_certificate_bound_tokens {
         let shown = certificate.get()?.filter(|shown| may_confirm(shown, client));
-        Some(shown.ok_or(Cause::CertificateMissing)?.thumbprint())
+        Some(shown.ok_or(Cause::CertificateMissing)?.thumbprint)
     } else {
         None
     };
     let proof = match dpop {
         HeaderField::Absent if client.has_dpop_bound_tokens => {
-            return Err(DpopError::Missing.into());
+            return Err(Cause::Dpop(DpopError::Missing));
         }
         HeaderField::Absent => return Ok(Confirmation { certificate, key: None }),
-        HeaderField::Repeated => return Err(DpopError::Malformed.into()),
+        HeaderField::Repeated => return Err(Cause::Dpop(DpopError::Malformed)),
         HeaderField::Present(proof) => proof,
     };
 
@@ -46,7 +46,7 @@ pub async fn confirm(
         now,
         nonces: context.nonces(snapshot),
     };
-    let proof = Proof::verify(proof, &expected)?;
+    let proof = Proof::verify(proof, &expected).map_err(Cause::Dpop)?;
     let single_use = SingleUse {
         client_id: &client.id,
         owner: Owner::Key(&proof.thumbprint),
@@ -61,7 +61,7 @@ pub async fn confirm(
 /// Whether a token of `client` may be bound to `certificate`. A self-signed certificate counts only
 /// if the client is registered with its key and with the method `self_signed_tls_client_auth`.
 fn may_confirm(certificate: &ClientCertificate, client: &Client) -> bool {
-    match certificate.verification() {
+    match certificate.verification {
         Verification::Trusted => true,
         Verification::SelfSigned => {
             client.auth_methods.contains(AuthMethod::SelfSignedTlsClientAuth)

@@ -16,10 +16,10 @@ use crate::state::uses::{Owner, SingleUse, UseError};
 pub async fn use_up(exchange: &Exchange<'_>, single_use: SingleUse<'_>) -> Result<(), Cause> {
     let owner = single_use.owner;
     exchange.context.uses.spend(single_use).await.map_err(|error| match (error, owner) {
-        (UseError::Used, Owner::Client) => AssertionError::Replayed.into(),
-        (UseError::Used, Owner::Key(_)) => DpopError::Replayed.into(),
-        (UseError::BeforeRecord, Owner::Client) => AssertionError::BeforeRecord.into(),
-        (UseError::BeforeRecord, Owner::Key(_)) => DpopError::Time.into(),
+        (UseError::Used, Owner::Client) => Cause::Assertion(AssertionError::Replayed),
+        (UseError::Used, Owner::Key(_)) => Cause::Dpop(DpopError::Replayed),
+        (UseError::BeforeRecord, Owner::Client) => Cause::Assertion(AssertionError::BeforeRecord),
+        (UseError::BeforeRecord, Owner::Key(_)) => Cause::Dpop(DpopError::Time),
         (UseError::Ahead | UseError::Forgotten, _) => Cause::ClockSetBack,
         (UseError::Full, _) => Cause::ReplayGuardFull,
         (UseError::Share, _) => Cause::ReplayGuardShare,

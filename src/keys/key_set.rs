@@ -12,7 +12,8 @@ use crate::time::UnixTime;
 /// All keys of an issuer, including those that are not published any more.
 pub struct KeySet {
     keys: Vec<Arc<SigningKey>>,
-    retention: Retention,
+    /// How long verifiers may use key sets and tokens.
+    pub retention: Retention,
 }
 
 impl KeySet {
@@ -31,7 +32,7 @@ impl KeySet {
     /// even if its `published_at` is earlier. If the new key would succeed the key that signs now
     /// (the `signs_from` of the new key is later), the new key begins to sign only when every
     /// cached key set contains it. There are two exceptions, in which the new key begins to sign at
-    /// its `signs_from`: if the new key is [immediate](SigningKey::immediately), and if no key of this
+    /// its `signs_from`: if the new key is [immediate](SigningKey::is_immediate), and if no key of this
     /// key set stays.
     pub fn followed_by(
         &self,
@@ -48,12 +49,12 @@ impl KeySet {
         let since = |key: &Arc<SigningKey>| key.times().signs_from;
         let times = keys.iter().filter_map(known).map(since).chain(kept.iter().map(since));
         let signs_since = life::signs_since(times, now);
-        let age = self.max_age().max(retention.jwks_max_age);
+        let age = self.retention.jwks_max_age.max(retention.jwks_max_age);
         let earliest = now + age + RELOAD_SECONDS;
         let followed = |mut key: SigningKey| match known(&key) {
             Some(known) if known.times == key.times => Arc::clone(known),
             known => {
-                let takes_over = !key.is_immediate()
+                let takes_over = !key.is_immediate
                     && signs_since.is_some_and(|since| key.times.signs_from > since);
                 let fresh = if takes_over { earliest } else { UnixTime(0) };
                 key.not_before = known.map_or(fresh, |known| known.not_before);
@@ -134,7 +135,7 @@ impl KeySet {
     /// one, which replaces leaked keys.
     pub fn times_of(&self, key: &SigningKey, at: KeyTime) -> KeyTimes {
         let replaces = |other: &Arc<SigningKey>| {
-            other.is_immediate() && key.times.signs_from <= other.times.signs_from
+            other.is_immediate && key.times.signs_from <= other.times.signs_from
         };
         if self.keys.iter().any(replaces) {
             return key.times;
@@ -148,7 +149,7 @@ impl KeySet {
         let keys: Vec<_> = self
             .published(at)
             .map(|key| {
-                let (n, e) = (key.private_key.modulus(), key.private_key.exponent());
+                let (n, e) = (&key.private_key.modulus, &key.private_key.exponent);
                 json!({
                     "kty": "RSA", "use": "sig", "alg": "RS256",
                     "kid": key.key_id(), "n": n, "e": e,
@@ -156,16 +157,6 @@ impl KeySet {
             })
             .collect();
         json!({ "keys": keys }).to_string()
-    }
-
-    /// How long a fetched key set may be used, in seconds.
-    pub fn max_age(&self) -> u64 {
-        self.retention.jwks_max_age
-    }
-
-    /// How long verifiers may use key sets and tokens.
-    pub fn retention(&self) -> Retention {
-        self.retention
     }
 }
 
@@ -233,7 +224,7 @@ mod tests {
         }
         // A key that replaces a leaked one waits for no server.
         let [old, new] = [1_000, 5_000].map(|from| read(&document(), from));
-        let keys = KeySet::new(vec![old, new.immediately()], RETENTION);
+        let keys = KeySet::new(vec![old, SigningKey { is_immediate: true, ..new }], RETENTION);
         assert_eq!(of(&keys, 4_999, 5_000).0, 5_000);
     }
 

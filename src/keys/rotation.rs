@@ -74,7 +74,7 @@ impl PlannedKey {
     }
 
     pub(super) fn of(key: &SigningKey) -> Self {
-        let (id, is_immediate) = (key.key_id().to_owned(), key.is_immediate());
+        let (id, is_immediate) = (key.key_id().to_owned(), key.is_immediate);
         Self { id, times: key.times, is_immediate }
     }
 }

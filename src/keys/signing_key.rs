@@ -18,12 +18,18 @@ pub struct SigningKey {
     pub(super) private_key: Arc<PrivateKey>,
     /// The times in the key's file.
     pub(super) times: KeyTimes,
-    is_immediate: bool,
+    /// Whether the key starts to sign at `signs_from`, even if cached key sets do not contain it yet.
+    /// This is for a key that replaces leaked keys.
+    pub is_immediate: bool,
     /// The key does not sign before this time, even if `times.signs_from` is earlier.
     pub(super) not_before: UnixTime,
-    at_jwt_header: String,
-    verifier: DecodingKey,
-    fetches: Tally,
+    /// The base64url-encoded protected header of an `at+jwt` signed with this key.
+    pub at_jwt_header: String,
+    /// The public key, for verifying the issuer's own tokens.
+    pub verifier: DecodingKey,
+    /// Counts the fetches of key sets that contain this key. The count begins when this process
+    /// loads the key. It shows operators whether verifiers know the key.
+    pub fetches: Tally,
 }
 
 impl SigningKey {
@@ -45,18 +51,6 @@ impl SigningKey {
         }
     }
 
-    /// Makes the key start to sign at `signs_from`, even if cached key sets do not contain the key
-    /// yet. This is for a key that replaces leaked keys.
-    pub fn immediately(self) -> Self {
-        Self { is_immediate: true, ..self }
-    }
-
-    /// Whether the key starts to sign at `signs_from`, even if cached key sets do not contain the
-    /// key yet.
-    pub fn is_immediate(&self) -> bool {
-        self.is_immediate
-    }
-
     /// The `kid`: the key's thumbprint (RFC 7638).
     pub fn key_id(&self) -> &str {
         self.private_key.thumbprint()
@@ -76,21 +70,5 @@ impl SigningKey {
     /// The length of the modulus, and so of a signature, in bits.
     pub fn bits(&self) -> usize {
         self.private_key.ring().public().modulus_len() * 8
-    }
-
-    /// The public key, for verifying the issuer's own tokens.
-    pub fn verifier(&self) -> &DecodingKey {
-        &self.verifier
-    }
-
-    /// The base64url-encoded protected header of an `at+jwt` signed with this key.
-    pub fn at_jwt_header(&self) -> &str {
-        &self.at_jwt_header
-    }
-
-    /// Counts the fetches of key sets that contain this key. The count begins when this process
-    /// loads the key. It shows operators whether verifiers know the key.
-    pub fn fetches(&self) -> &Tally {
-        &self.fetches
     }
 }

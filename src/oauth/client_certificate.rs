@@ -87,14 +87,16 @@ impl ShownCertificate {
 /// request. So a request for an unregistered client takes as long as a request for a registered
 /// client.
 pub struct ClientCertificate {
-    verification: Verification,
+    /// How the proxy verified the certificate.
+    pub verification: Verification,
     /// The subject as formatted by [`distinguished_name`].
     subject: String,
     is_self_issued: bool,
     alternative_names: Vec<CertificateSubject>,
     /// The thumbprint of the public key; `None` if the type of the key is not supported.
     key: Option<Thumbprint>,
-    thumbprint: Thumbprint,
+    /// The SHA-256 of the certificate in DER: `x5t#S256` (RFC 8705, section 3.1).
+    pub thumbprint: Thumbprint,
 }
 
 impl ClientCertificate {
@@ -131,22 +133,12 @@ impl ClientCertificate {
         self.key.is_some_and(|own| keys.iter().any(|key| key.thumbprint() == own))
     }
 
-    /// How the proxy verified the certificate.
-    pub fn verification(&self) -> Verification {
-        self.verification
-    }
-
     /// Returns the subject if this is a self-issued certificate that the proxy trusts as an
     /// authority. The holder of the authority's private key can issue certificates in the name of
     /// any client.
     pub fn authority(&self) -> Option<&str> {
         let is_authority = self.verification == Verification::Trusted && self.is_self_issued;
         is_authority.then_some(&*self.subject)
-    }
-
-    /// The SHA-256 of the certificate in DER: `x5t#S256` (RFC 8705, section 3.1).
-    pub fn thumbprint(&self) -> Thumbprint {
-        self.thumbprint
     }
 }
 

@@ -41,7 +41,8 @@ impl DecoyKey {
 pub struct Decoys {
     kinds: Vec<Kind>,
     clients: u64,
-    are_fast: bool,
+    /// Whether no client of the registry has a slow hash.
+    pub are_fast: bool,
 }
 
 /// A kind of client: all clients whose authentication costs the same work.
@@ -142,11 +143,6 @@ impl Decoys {
         Self { kinds, clients: up_to, are_fast }
     }
 
-    /// Whether no client of the registry has a slow hash.
-    pub fn are_fast(&self) -> bool {
-        self.are_fast
-    }
-
     /// Returns the kind that is assigned to the unknown id `client_id`.
     pub fn kind(&self, key: &DecoyKey, client_id: &str) -> &Kind {
         if let [only] = &*self.kinds {
@@ -212,12 +208,12 @@ mod tests {
         let rsa = |bits| KeyShape::Rsa { bits, exponent: 65_537 };
         assert_eq!(shapes, [(rsa(4096), None), (rsa(2048), Some(Algorithm::Ps256))]);
         assert_eq!(kind.assertion_algorithm, Some(Algorithm::Ps256));
-        assert!(!kind.is_guessable() && decoys.are_fast());
+        assert!(!kind.is_guessable() && decoys.are_fast);
 
         let decoys = registry(&[slow(1)]).decoys();
         assert_eq!(decoys.kind(&key(), "unknown").hashes[0].work(), Work::Bcrypt { cost: 5 });
-        assert!(!decoys.are_fast());
+        assert!(!decoys.are_fast);
         let nothing = Decoys::of(std::iter::empty());
-        assert!(nothing.are_fast() && nothing.kind(&key(), "unknown").keys.is_empty());
+        assert!(nothing.are_fast && nothing.kind(&key(), "unknown").keys.is_empty());
     }
 }

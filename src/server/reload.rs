@@ -355,7 +355,7 @@ impl Reloader {
         let differences = registry.differences(&old.clients);
         let mut lifetimes = old.lifetimes.followed_by(&clients, &differences, now);
         let is_longer = lifetimes.learn(learned, now);
-        let retention = retention(&config, &clients, &lifetimes).max(old.keys.retention());
+        let retention = retention(&config, &clients, &lifetimes).max(old.keys.retention);
         let keys = old.keys.followed_by(keys, kept_keys, retention, now);
         let generation = old.generation + 1;
         let new = Snapshot::new(clients, keys, issuer, config);

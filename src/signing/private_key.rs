@@ -13,8 +13,10 @@ use crate::jose::thumbprint::{rsa_thumbprint, without_leading_zeros};
 /// An RSA private key, in the forms of ring, aws-lc and the batch signer.
 pub struct PrivateKey {
     thumbprint: String,
-    modulus: String,
-    exponent: String,
+    /// The modulus in base64url, as in a JWK.
+    pub modulus: String,
+    /// The public exponent in base64url, as in a JWK.
+    pub exponent: String,
     ring: KeyPair,
     pub(super) aws_lc: aws_lc_rs::rsa::KeyPair,
     batch: Option<BatchKey>,
@@ -48,16 +50,6 @@ impl PrivateKey {
     /// The key's thumbprint in base64url (RFC 7638).
     pub fn thumbprint(&self) -> &str {
         &self.thumbprint
-    }
-
-    /// The modulus in base64url, as in a JWK.
-    pub fn modulus(&self) -> &str {
-        &self.modulus
-    }
-
-    /// The public exponent in base64url, as in a JWK.
-    pub fn exponent(&self) -> &str {
-        &self.exponent
     }
 
     /// The form for signing with ring.
