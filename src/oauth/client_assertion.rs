@@ -14,12 +14,8 @@ pub const JWT_BEARER: &str = "urn:ietf:params:oauth:client-assertion-type:jwt-be
 pub struct ClientAssertion<'a> {
     jwt: ForeignJwt<'a>,
     algorithm: Algorithm,
-    client_id: String,
-    token_id: String,
     audience: Audience,
-    expires_at: UnixTime,
-    issued_at: Option<UnixTime>,
-    not_before: Option<UnixTime>,
+    claims: Claims,
 }
 
 impl<'a> ClientAssertion<'a> {
@@ -41,22 +37,13 @@ impl<'a> ClientAssertion<'a> {
         if claims.iss != claims.sub || claims.iss.is_empty() || claims.jti.is_empty() {
             return Err(AssertionError::Malformed);
         }
-        let audience = serde_json::from_value(claims.aud).map_err(|_| AssertionError::Audience)?;
-        Ok(Self {
-            jwt,
-            algorithm,
-            client_id: claims.iss,
-            token_id: claims.jti,
-            audience,
-            expires_at: claims.exp.0,
-            issued_at: claims.iat.map(|date| date.0),
-            not_before: claims.nbf.map(|date| date.0),
-        })
+        let audience = Audience::deserialize(&claims.aud).map_err(|_| AssertionError::Audience)?;
+        Ok(Self { jwt, algorithm, audience, claims })
     }
 
     /// The id of the client that the assertion claims to be from.
     pub fn client_id(&self) -> &str {
-        &self.client_id
+        &self.claims.iss
     }
 
     /// Checks the audience and the times. The result does not depend on the client that the
@@ -71,14 +58,15 @@ impl<'a> ClientAssertion<'a> {
         let is_ahead = |time: UnixTime| time > now + SKEW;
         // Without `iat`, assume the earliest possible time of signing: `MAX_LIFE` before `exp`. So
         // `exp` may be at most `MAX_LIFE + SKEW` seconds ahead of the server's clock.
-        let (signed_at, until) = match self.issued_at {
-            Some(issued_at) => (issued_at, self.expires_at.min(issued_at + MAX_LIFE)),
-            None => (self.expires_at - MAX_LIFE, self.expires_at),
+        let Claims { jti, exp: NumericDate(exp), iat, nbf, .. } = &self.claims;
+        let (signed_at, until) = match *iat {
+            Some(NumericDate(iat)) => (iat, (iat + MAX_LIFE).min(*exp)),
+            None => (*exp - MAX_LIFE, *exp),
         };
-        if until <= now || is_ahead(signed_at) || self.not_before.is_some_and(is_ahead) {
+        if until <= now || is_ahead(signed_at) || nbf.is_some_and(|nbf| is_ahead(nbf.0)) {
             return Err(AssertionError::Time);
         }
-        Ok(Accepted { token_id: &self.token_id, signed_at, until, audience: form })
+        Ok(Accepted { token_id: jti, signed_at, until, audience: form })
     }
 
     /// Returns how the assertion's `aud` identifies this server: by the issuer (as a string or in
