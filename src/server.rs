@@ -126,7 +126,7 @@ impl Server {
         }
         let in_force = in_force.without_lifetimes(lifetimes_fault.clone());
         let keys = KeySet::new(keys, retention);
-        let signing_key = keys.signing_key(clock.now().into()).map(|key| &**key.private_key());
+        let signing_key = keys.signing_key(clock.now().into()).map(|key| &*key.private_key);
         let backends = Backends::new(config.startup.signer, signing_key);
         let is_batched = backends.prepare(keys.private_keys())?;
         let (single, threads) = (backends.single, config.startup.workers);

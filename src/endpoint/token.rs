@@ -80,7 +80,7 @@ pub async fn issue<'r, 's: 'r>(
     let begin = buffer.len();
     let Unsigned { input, id, expires_at } =
         mint(exchange, &grant, kind.profile, key, buffer).map_err(refused)?;
-    let signed = pin!(context.engine.sign(Arc::clone(key.private_key()), input));
+    let signed = pin!(context.engine.sign(Arc::clone(&key.private_key), input));
     let signed = signed.await.map_err(|error| match error {
         SignError::QueueFull => refused(Cause::Overloaded),
         SignError::Failed => refused(Cause::SigningFailed),

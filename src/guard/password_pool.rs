@@ -376,14 +376,8 @@ mod tests {
         assert_eq!(ask(4, 1, false), Some(Cause::PasswordQueueShare));
         assert_eq!((ask(5, 2, false), ask(6, 1, true)), (None, None));
         assert_eq!(order(&shared).len(), 6);
-        assert_eq!(
-            shared.queue.lock().held_by_network(Turn {
-                source: 4,
-                shared_network: Some(1),
-                is_known: false
-            }),
-            0
-        );
+        let turn = Turn { source: 4, shared_network: Some(1), is_known: false };
+        assert_eq!(shared.queue.lock().held_by_network(turn), 0);
         assert_eq!(ask(4, 1, false), None);
     }
 

@@ -68,7 +68,7 @@ impl NewKey {
 
     /// The `kid` that the key will have.
     pub(super) fn key_id(&self) -> &str {
-        self.private_key.thumbprint()
+        &self.private_key.thumbprint
     }
 
     /// Returns the key with these times, and the text of its file. `None` if the key cannot be

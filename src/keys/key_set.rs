@@ -84,7 +84,7 @@ impl KeySet {
 
     /// Iterates over the private keys of all keys.
     pub fn private_keys(&self) -> impl Iterator<Item = &PrivateKey> {
-        self.keys.iter().map(|key| &**key.private_key())
+        self.keys.iter().map(|key| &*key.private_key)
     }
 
     /// Iterates over all keys, each with its state at `at`.

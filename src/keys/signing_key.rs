@@ -15,7 +15,8 @@ use crate::time::UnixTime;
 
 /// A signing key, with precomputed values that are needed to mint and to verify a token.
 pub struct SigningKey {
-    pub(super) private_key: Arc<PrivateKey>,
+    /// The private key, which signs.
+    pub private_key: Arc<PrivateKey>,
     /// The times in the key's file.
     pub(super) times: KeyTimes,
     /// Whether the key starts to sign at `signs_from`, even if cached key sets do not contain it yet.
@@ -37,9 +38,9 @@ impl SigningKey {
     pub fn new(private_key: PrivateKey, times: KeyTimes) -> Self {
         // The header of an access token (RFC 9068, section 2.1). The `kid` is base64url, which
         // needs no escaping.
-        let key_id = private_key.thumbprint();
+        let key_id = &private_key.thumbprint;
         let header = format!(r#"{{"alg":"RS256","kid":"{key_id}","typ":"at+jwt"}}"#);
-        let public = PublicKeyComponents::<Vec<u8>>::from(private_key.ring().public());
+        let public = PublicKeyComponents::<Vec<u8>>::from(private_key.ring.public());
         Self {
             at_jwt_header: URL_SAFE_NO_PAD.encode(header),
             verifier: DecodingKey::from_rsa_raw_components(&public.n, &public.e),
@@ -53,12 +54,7 @@ impl SigningKey {
 
     /// The `kid`: the key's thumbprint (RFC 7638).
     pub fn key_id(&self) -> &str {
-        self.private_key.thumbprint()
-    }
-
-    /// The private key, which signs.
-    pub fn private_key(&self) -> &Arc<PrivateKey> {
-        &self.private_key
+        &self.private_key.thumbprint
     }
 
     /// When the key is published and when it begins to sign. `signs_from` is later than in the
@@ -69,6 +65,6 @@ impl SigningKey {
 
     /// The length of the modulus, and so of a signature, in bits.
     pub fn bits(&self) -> usize {
-        self.private_key.ring().public().modulus_len() * 8
+        self.private_key.ring.public().modulus_len() * 8
     }
 }

@@ -113,7 +113,7 @@ impl ClientCertificate {
             subject: distinguished_name(content.subject()),
             is_self_issued: content.subject() == content.issuer(),
             alternative_names: alternative_names(content),
-            key: public_key(content).map(|key| key.thumbprint()),
+            key: public_key(content).map(|key| key.thumbprint),
             thumbprint: sha256(der.as_bytes()),
         })
     }
@@ -130,7 +130,7 @@ impl ClientCertificate {
 
     /// Whether the certificate's public key is one of `keys`.
     pub fn has_key_of(&self, keys: &[PublicKey]) -> bool {
-        self.key.is_some_and(|own| keys.iter().any(|key| key.thumbprint() == own))
+        self.key.is_some_and(|own| keys.iter().any(|key| key.thumbprint == own))
     }
 
     /// Returns the subject if this is a self-issued certificate that the proxy trusts as an

@@ -79,9 +79,9 @@ struct Cost {
 
 impl Cost {
     fn of(client: &Client) -> Self {
-        let mut hashes: Vec<_> = slow_hashes(client).map(|hash| hash.work()).collect();
+        let mut hashes: Vec<_> = slow_hashes(client).map(|hash| hash.work).collect();
         hashes.sort_unstable();
-        let keys = client.keys.iter().map(|key| (key.shape(), key.algorithm())).collect();
+        let keys = client.keys.iter().map(|key| (key.shape, key.algorithm)).collect();
         Self { hashes, keys, assertion_algorithm: client.assertion_algorithm }
     }
 
@@ -204,14 +204,14 @@ mod tests {
     fn a_kind_costs_what_its_clients_cost() {
         let decoys = registry(&[signing(1)]).decoys();
         let kind = decoys.kind(&key(), "unknown");
-        let shapes: Vec<_> = kind.keys.iter().map(|key| (key.shape(), key.algorithm())).collect();
+        let shapes: Vec<_> = kind.keys.iter().map(|key| (key.shape, key.algorithm)).collect();
         let rsa = |bits| KeyShape::Rsa { bits, exponent: 65_537 };
         assert_eq!(shapes, [(rsa(4096), None), (rsa(2048), Some(Algorithm::Ps256))]);
         assert_eq!(kind.assertion_algorithm, Some(Algorithm::Ps256));
         assert!(!kind.is_guessable() && decoys.are_fast);
 
         let decoys = registry(&[slow(1)]).decoys();
-        assert_eq!(decoys.kind(&key(), "unknown").hashes[0].work(), Work::Bcrypt { cost: 5 });
+        assert_eq!(decoys.kind(&key(), "unknown").hashes[0].work, Work::Bcrypt { cost: 5 });
         assert!(!decoys.are_fast);
         let nothing = Decoys::of(std::iter::empty());
         assert!(nothing.are_fast && nothing.kind(&key(), "unknown").keys.is_empty());

@@ -76,7 +76,7 @@ impl Proof {
             return Err(DpopError::Nonce);
         }
         let until = issued_at + MAX_AGE + 1;
-        Ok(Self { thumbprint: key.thumbprint(), token_id: claims.jti, issued_at, until })
+        Ok(Self { thumbprint: key.thumbprint, token_id: claims.jti, issued_at, until })
     }
 }
 

@@ -245,8 +245,8 @@ impl Reloader {
             );
         }
         let is_new = |key: &&SigningKey| old.iter().all(|known| known.key_id() != key.key_id());
-        let private_keys = keys.iter().filter(is_new).map(|key| &**key.private_key());
-        let prepared = self.context.engine.backends().prepare(private_keys);
+        let private_keys = keys.iter().filter(is_new).map(|key| &*key.private_key);
+        let prepared = self.context.engine.backends.prepare(private_keys);
         prepared.err().map(|fault| StartError::from(fault).to_string())
     }
 
@@ -379,7 +379,7 @@ impl Reloader {
             return Ok(false);
         }
 
-        self.context.engine.backends().prepare(new.keys.private_keys())?;
+        self.context.engine.backends.prepare(new.keys.private_keys())?;
         self.context.prepare(&new.config)?;
         in_force.lacks_lifetimes |= !old.lifetimes.is_recorded_as(&new.lifetimes, &differences);
         let new = Arc::new(new);

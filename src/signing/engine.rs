@@ -30,7 +30,8 @@ use crate::signing::worker::{self, Shared};
 /// then stops the threads.
 pub struct Engine {
     shared: Arc<Shared>,
-    backends: Backends,
+    /// The libraries that sign.
+    pub backends: Backends,
     threads: Vec<JoinHandle<()>>,
 }
 
@@ -78,11 +79,6 @@ impl Engine {
             })?);
         }
         Ok(engine)
-    }
-
-    /// The libraries that sign.
-    pub fn backends(&self) -> Backends {
-        self.backends
     }
 
     /// The number of batch signatures that failed their check. For each of them, the token was
@@ -252,7 +248,7 @@ mod tests {
         let able = is_x86_feature_detected!("avx512f") && is_x86_feature_detected!("avx512ifma");
         #[cfg(not(target_arch = "x86_64"))]
         let able = false;
-        assert_eq!(engine.backends().prepare([&*key].into_iter()), Ok(able));
+        assert_eq!(engine.backends.prepare([&*key].into_iter()), Ok(able));
         if !able {
             return;
         }

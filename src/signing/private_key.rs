@@ -12,14 +12,21 @@ use crate::jose::thumbprint::{rsa_thumbprint, without_leading_zeros};
 
 /// An RSA private key, in the forms of ring, aws-lc and the batch signer.
 pub struct PrivateKey {
-    thumbprint: String,
+    /// The key's thumbprint in base64url (RFC 7638).
+    pub thumbprint: String,
     /// The modulus in base64url, as in a JWK.
     pub modulus: String,
     /// The public exponent in base64url, as in a JWK.
     pub exponent: String,
-    ring: KeyPair,
+    /// The form for signing with ring.
+    pub ring: KeyPair,
     pub(super) aws_lc: aws_lc_rs::rsa::KeyPair,
-    batch: Option<BatchKey>,
+    /// The form for signing in batches. `None` if the processor lacks AVX-512 IFMA, or the key does
+    /// not have two primes and 2048, 3072 or 4096 bits. Only [`Backends::prepare`] compares its
+    /// signatures with ring's.
+    ///
+    /// [`Backends::prepare`]: crate::signing::backends::Backends::prepare
+    pub batch: Option<BatchKey>,
     /// The result of the trial of batches. Empty before the trial.
     pub(super) batch_pays_from: OnceLock<Option<usize>>,
 }
@@ -45,25 +52,6 @@ impl PrivateKey {
         let batch = BatchKey::from_pkcs8(document);
         let batch_pays_from = OnceLock::new();
         Ok(Self { thumbprint, modulus, exponent, ring, aws_lc, batch, batch_pays_from })
-    }
-
-    /// The key's thumbprint in base64url (RFC 7638).
-    pub fn thumbprint(&self) -> &str {
-        &self.thumbprint
-    }
-
-    /// The form for signing with ring.
-    pub fn ring(&self) -> &KeyPair {
-        &self.ring
-    }
-
-    /// The form for signing in batches. `None` if the processor lacks AVX-512 IFMA, or the key does
-    /// not have two primes and 2048, 3072 or 4096 bits. Only [`Backends::prepare`] compares its
-    /// signatures with ring's.
-    ///
-    /// [`Backends::prepare`]: crate::signing::backends::Backends::prepare
-    pub fn batch(&self) -> Option<&BatchKey> {
-        self.batch.as_ref()
     }
 
     /// The smallest number of tokens for which a batch is faster than single signatures. `None` if

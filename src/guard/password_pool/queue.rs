@@ -106,8 +106,8 @@ impl Queue {
     /// Adds a request to an attempt that is queued or being computed. `None` if the attempt is not
     /// queued and is not being computed.
     pub(super) fn join(&mut self, attempt: &Attempt) -> Option<(RequestId, Receiver<Verdict>)> {
-        let (sender, receiver) = oneshot::channel();
         let asked = self.asked.get_mut(attempt)?;
+        let (sender, receiver) = oneshot::channel();
         self.requests += 1;
         asked.requests.0.insert(self.requests, sender);
         Some((self.requests, receiver))
