@@ -367,7 +367,7 @@ impl<'c, 's> Claim<'c, 's> {
     /// the client, whatever the network. Otherwise, the source is the network or, if the network is
     /// shared, the pair of client id and network.
     fn turn(&self) -> Turn {
-        let (attempt, is_shared) = (&self.attempt, self.exchange.network.is_shared());
+        let (attempt, is_shared) = (&self.attempt, self.exchange.network.is_shared);
         let is_known = attempt.is_known;
         let source = match (is_known, is_shared) {
             (true, _) => attempt.client_key(&self.credentials.client_id),
