@@ -128,11 +128,8 @@ impl Lifetimes {
         if !shortened.values().all(counts) {
             Arc::make_mut(&mut shortened).retain(|_, before| counts(before));
         }
-        let mut longer_common = self.longer_common.filter(counts);
-        if common < self.common {
-            let before = Shortened::at(now, self.common);
-            longer_common = Some(longer_common.map_or(before, |it| it.max(before)));
-        }
+        let before = (common < self.common).then(|| Shortened::at(now, self.common));
+        let longer_common = longer([self.longer_common.filter(counts), before]);
         Self { common, shortened, longer_common }
     }
 
@@ -169,7 +166,7 @@ impl Lifetimes {
             }
             is_new = true;
             match &*id {
-                "" => self.longer_common = Some(known.map_or(before, |it| it.max(before))),
+                "" => self.longer_common = longer([known, Some(before)]),
                 id => self.shorten(id, before),
             }
         }
@@ -291,11 +288,13 @@ impl Recorded {
         for (id, before) in on_disk.shortened {
             shorten(&mut self.shortened, &id, before);
         }
-        if let Some(before) = on_disk.longer_common {
-            self.longer_common = Some(self.longer_common.map_or(before, |it| it.max(before)));
-        }
+        self.longer_common = longer([self.longer_common, on_disk.longer_common]);
         whole_file::replace(&path, &serde_json::to_vec(&self)?)
     }
+}
+
+fn longer(lifetimes: [Option<Shortened>; 2]) -> Option<Shortened> {
+    lifetimes.into_iter().flatten().reduce(Shortened::max)
 }
 
 fn shorten(all: &mut BTreeMap<String, Shortened>, id: &str, before: Shortened) {
