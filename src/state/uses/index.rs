@@ -54,9 +54,7 @@ impl Index {
     pub(crate) fn insert(&mut self, Entry { key, client, until }: Entry) {
         if self.keys.insert(key) {
             self.by_end.entry(until).or_default().push((key, client));
-            if self.window.contains(&until) {
-                self.count(client, true);
-            }
+            self.count_if_live(client, until, true);
         }
     }
 
@@ -68,9 +66,7 @@ impl Index {
         if let Some(entries) = self.by_end.get_mut(&until) {
             entries.retain(|(other, _)| *other != key);
         }
-        if self.window.contains(&until) {
-            self.count(client, false);
-        }
+        self.count_if_live(client, until, false);
     }
 
     /// Sets the time for which entries are live. It may be set back.
@@ -95,9 +91,7 @@ impl Index {
             self.note_dropped(until);
             for (key, client) in entries {
                 self.keys.remove(&key);
-                if self.window.contains(&until) {
-                    self.count(client, false);
-                }
+                self.count_if_live(client, until, false);
             }
         }
     }
@@ -141,6 +135,12 @@ impl Index {
         let clients: Vec<_> =
             self.by_end.range(part).flat_map(|(_, entries)| entries).map(|entry| entry.1).collect();
         clients.into_iter().for_each(|client| self.count(client, is_live));
+    }
+
+    fn count_if_live(&mut self, client: ClientTag, until: UnixTime, is_added: bool) {
+        if self.window.contains(&until) {
+            self.count(client, is_added);
+        }
     }
 
     fn count(&mut self, client: ClientTag, is_live: bool) {
