@@ -17,7 +17,7 @@ use crate::guard::gcra::Taken;
 use crate::guard::password_pool::{Comparison, Turn};
 use crate::guard::throttle::Attempt;
 use crate::oauth::client::{AuthMethod, Client};
-use crate::oauth::client_assertion::{Accepted, ClientAssertion, Expected};
+use crate::oauth::client_assertion::{Accepted, ClientAssertion};
 use crate::oauth::client_authentication::{Credentials, Proof};
 use crate::oauth::client_certificate::ClientCertificate;
 use crate::oauth::client_secret::{ClientSecret, FastHash, find_secret, is_demo_secret};
@@ -386,15 +386,12 @@ impl<'c, 's> Claim<'c, 's> {
         assertion: &'a ClientAssertion<'_>,
     ) -> Result<Accepted<'a>, Cause> {
         let Exchange { snapshot, endpoint, now, .. } = *self.exchange;
-        let expected = Expected {
-            now,
-            issuer: snapshot.issuer.as_str(),
-            endpoints: match snapshot.config.live.assertion_audience {
-                AssertionAudience::Endpoint => Some([TOKEN_PATH, endpoint]),
-                AssertionAudience::Issuer => None,
-            },
+        let endpoints = match snapshot.config.live.assertion_audience {
+            AssertionAudience::Endpoint => Some([TOKEN_PATH, endpoint]),
+            AssertionAudience::Issuer => None,
         };
-        let accepted = assertion.check(&expected).map_err(Cause::Assertion)?;
+        let accepted = assertion.check(snapshot.issuer.as_str(), endpoints, now);
+        let accepted = accepted.map_err(Cause::Assertion)?;
         let (keys, algorithm) = match (self.client(), self.decoy) {
             (Some(client), _) => (&*client.keys, client.assertion_algorithm),
             (None, Some(decoy)) => (&*decoy.keys, decoy.assertion_algorithm),

@@ -5,7 +5,7 @@ use crate::endpoint::single_use::use_up;
 use crate::oauth::client::{AuthMethod, Client};
 use crate::oauth::client_certificate::{ClientCertificate, ShownCertificate, Verification};
 use crate::oauth::confirmation::Confirmation;
-use crate::oauth::dpop::{DpopError, ExpectedProof, Proof};
+use crate::oauth::dpop::{DpopError, Proof};
 use crate::oauth::error::Cause;
 use crate::oauth::header_field::HeaderField;
 use crate::state::uses::{Owner, SingleUse};
@@ -40,13 +40,8 @@ pub async fn confirm(
 
     let exchange = &exchange.at_present();
     let Exchange { context, snapshot, endpoint, now, .. } = *exchange;
-    let expected = ExpectedProof {
-        method: "POST",
-        url: &snapshot.issuer.join(endpoint),
-        now,
-        nonces: context.nonces(snapshot),
-    };
-    let proof = Proof::verify(proof, &expected).map_err(Cause::Dpop)?;
+    let url = snapshot.issuer.join(endpoint);
+    let proof = Proof::verify(proof, &url, now, context.nonces(snapshot)).map_err(Cause::Dpop)?;
     let single_use = SingleUse {
         client_id: &client.id,
         owner: Owner::Key(&proof.thumbprint),

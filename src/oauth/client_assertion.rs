@@ -47,14 +47,20 @@ impl<'a> ClientAssertion<'a> {
     }
 
     /// Checks the audience and the times. The result does not depend on the client that the
-    /// assertion names.
+    /// assertion names. `issuer` is the issuer's URL. `endpoints` are the paths of the token endpoint
+    /// and of the called endpoint, relative to the issuer; the URLs of these endpoints are accepted
+    /// as audience. `None` if the only accepted audience is the issuer, as a string (RFC 7523bis).
     ///
     /// # Errors
     ///
     /// [`AssertionError::Audience`] or [`AssertionError::Time`].
-    pub fn check(&self, expected: &Expected<'_>) -> Result<Accepted<'_>, AssertionError> {
-        let form = self.audience_form(expected).ok_or(AssertionError::Audience)?;
-        let now = expected.now;
+    pub fn check(
+        &self,
+        issuer: &str,
+        endpoints: Option<[&str; 2]>,
+        now: UnixTime,
+    ) -> Result<Accepted<'_>, AssertionError> {
+        let form = self.audience_form(issuer, endpoints).ok_or(AssertionError::Audience)?;
         let is_ahead = |time: UnixTime| time > now + SKEW;
         // Without `iat`, assume the earliest possible time of signing: `MAX_LIFE` before `exp`. So
         // `exp` may be at most `MAX_LIFE + SKEW` seconds ahead of the server's clock.
@@ -71,19 +77,19 @@ impl<'a> ClientAssertion<'a> {
 
     /// Returns how the assertion's `aud` identifies this server: by the issuer (as a string or in
     /// an array) or by the URL of an endpoint. `None` if the audience does not identify this
-    /// server, or if `expected` or the assertion's `typ` does not permit this kind of audience.
-    fn audience_form(&self, expected: &Expected<'_>) -> Option<AudienceForm> {
+    /// server, or if `endpoints` or the assertion's `typ` does not permit this kind of audience.
+    fn audience_form(&self, issuer: &str, endpoints: Option<[&str; 2]>) -> Option<AudienceForm> {
         let (name, form) = match &self.audience {
             Audience::String(name) => (name, AudienceForm::Issuer),
             Audience::Array([name]) => (name, AudienceForm::IssuerArray),
         };
-        let form = if name == expected.issuer {
+        let form = if name == issuer {
             form
         } else {
-            let path = name.strip_prefix(expected.issuer.trim_end_matches('/'))?;
-            expected.endpoints?.contains(&path).then_some(AudienceForm::Endpoint)?
+            let path = name.strip_prefix(issuer.trim_end_matches('/'))?;
+            endpoints?.contains(&path).then_some(AudienceForm::Endpoint)?
         };
-        let is_strict = expected.endpoints.is_none() || self.is_of_the_strict_type();
+        let is_strict = endpoints.is_none() || self.is_of_the_strict_type();
         (form == AudienceForm::Issuer || !is_strict).then_some(form)
     }
 
@@ -131,19 +137,6 @@ pub struct Accepted<'a> {
     pub until: UnixTime,
     /// How the assertion's `aud` identifies this server.
     pub audience: AudienceForm,
-}
-
-/// The values that an assertion is checked against.
-#[derive(Clone, Copy, Debug)]
-pub struct Expected<'a> {
-    /// The current time.
-    pub now: UnixTime,
-    /// The issuer's URL.
-    pub issuer: &'a str,
-    /// The paths of the token endpoint and of the called endpoint, relative to the issuer. The URLs
-    /// of these endpoints are accepted as audience. `None` if the only accepted audience is the
-    /// issuer, as a string (RFC 7523bis).
-    pub endpoints: Option<[&'a str; 2]>,
 }
 
 /// The single audience of an assertion: a string, or an array of exactly one string, as some
