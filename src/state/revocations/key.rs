@@ -50,9 +50,7 @@ impl RevocationKey {
     /// Returns the byte that selects a shard. All bytes of a key are random or part of a hash, so
     /// the keys are spread evenly over the shards.
     pub(super) fn first_byte(&self) -> u8 {
-        match self {
-            Self::TokenId([first, ..]) | Self::SigningInput([first, ..]) => *first,
-        }
+        self.as_bytes()[0]
     }
 }
 
