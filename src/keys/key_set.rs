@@ -175,13 +175,6 @@ mod tests {
 
     const RETENTION: Retention = Retention { jwks_max_age: 300, token_lifetime: 3600 };
 
-    fn document() -> Vec<u8> {
-        let pair = aws_lc_rs::rsa::KeyPair::generate(aws_lc_rs::rsa::KeySize::Rsa2048).unwrap();
-        let der: aws_lc_rs::encoding::Pkcs8V1Der<'_> =
-            aws_lc_rs::encoding::AsDer::as_der(&pair).unwrap();
-        der.as_ref().to_vec()
-    }
-
     fn read(document: &[u8], signs_from: u64) -> SigningKey {
         let signs_from = UnixTime(signs_from);
         let times = KeyTimes { published_at: signs_from, signs_from };
@@ -190,7 +183,7 @@ mod tests {
 
     #[test]
     fn a_key_that_is_read_again_keeps_its_private_key() {
-        let document = document();
+        let document = PrivateKey::generate_document();
         let keys = KeySet::new(vec![read(&document, 1_000)], RETENTION);
         for signs_from in [1_000, 2_000] {
             let again = vec![read(&document, signs_from)];
@@ -202,7 +195,7 @@ mod tests {
 
     #[test]
     fn a_server_that_may_not_know_of_a_postponement_holds_a_key_back_and_keeps_its_predecessor() {
-        let keys = [1_000, 5_000].map(|from| read(&document(), from));
+        let keys = [1_000, 5_000].map(|from| read(&PrivateKey::generate_document(), from));
         let of = |keys: &KeySet, known, now| {
             let at = KeyTime { now: UnixTime(now), known: UnixTime(known), hold_back: 1_800 };
             (keys.signing_key(at).unwrap().times.signs_from.0, keys.published(at).count())
@@ -223,7 +216,7 @@ mod tests {
             assert_eq!(of(&keys, known, now), expected, "{known} {now}");
         }
         // A key that replaces a leaked one waits for no server.
-        let [old, new] = [1_000, 5_000].map(|from| read(&document(), from));
+        let [old, new] = [1_000, 5_000].map(|from| read(&PrivateKey::generate_document(), from));
         let keys = KeySet::new(vec![old, SigningKey { is_immediate: true, ..new }], RETENTION);
         assert_eq!(of(&keys, 4_999, 5_000).0, 5_000);
     }
@@ -231,7 +224,7 @@ mod tests {
     #[test]
     fn a_new_key_signs_only_once_every_cached_key_set_contains_it() {
         let key = |signs_from: u64| {
-            let document = document();
+            let document = PrivateKey::generate_document();
             move || read(&document, signs_from)
         };
         let (ancient, first, late) = (key(0), key(1_000), key(5_000));

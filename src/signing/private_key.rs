@@ -63,13 +63,17 @@ impl PrivateKey {
 
 #[cfg(test)]
 impl PrivateKey {
-    /// Generates a key of 2048 bits.
-    pub(super) fn generate() -> Self {
+    /// Generates the document of a key of 2048 bits.
+    pub(crate) fn generate_document() -> Vec<u8> {
         use aws_lc_rs::encoding::{AsDer, Pkcs8V1Der};
         use aws_lc_rs::rsa::{KeyPair, KeySize};
         let pair = KeyPair::generate(KeySize::Rsa2048).unwrap();
         let document: Pkcs8V1Der<'_> = pair.as_der().unwrap();
-        Self::from_pkcs8(document.as_ref()).unwrap()
+        document.as_ref().to_vec()
+    }
+
+    pub(super) fn generate() -> Self {
+        Self::from_pkcs8(&Self::generate_document()).unwrap()
     }
 
     /// Generates a key that cannot sign in batches.
