@@ -46,7 +46,7 @@ const NOW: UnixTime = UnixTime(1_790_000_000);
 
 fn methods(c: &mut Criterion) {
     let (_directory, config) = demo::demo();
-    let clients = client_file::load(&config.live.clients).unwrap();
+    let clients = client_file::load(&config.live.clients).unwrap().registry;
     let none = Parameters::default();
     let basic = format!("Basic {}", STANDARD.encode(format!("{ID}:{SECRET}")));
     // RFC 6749, section 2.3.1: the client identifier and the secret are form-encoded.
@@ -118,8 +118,8 @@ fn authenticate<'c>(
     parameters: &Parameters<'_>,
 ) -> Result<&'c Client, Cause> {
     let credentials = Credentials::read(authorization, &ShownCertificate::Absent, parameters)?;
-    let Proof::Secret { secret, .. } = credentials.proof() else { panic!("not by a secret") };
-    let registered = clients.get(credentials.client_id());
+    let Proof::Secret { secret, .. } = &credentials.proof else { panic!("not by a secret") };
+    let registered = clients.get(&credentials.client_id);
     let given = FastHash::of(secret.as_str());
     let secret = find_secret(&given, registered.map(|client| &*client.secrets), NOW);
     let client = registered.ok_or(Cause::UnknownClient)?;

@@ -223,11 +223,8 @@ struct Server(Service);
 impl Server {
     fn round(&self, empty: SocketAddr, keys: &Path, plan: &Plan) -> Round {
         let Plan { find_seconds, seconds, timed, .. } = *plan;
-        let can_batch = StoredKeys::read(&mut KeyDirectory::new(keys)).keys[0]
-            .1
-            .private_key()
-            .batch()
-            .is_some();
+        let can_batch =
+            StoredKeys::read(&mut KeyDirectory::new(keys)).keys[0].1.private_key.batch.is_some();
         let signer = if can_batch { "batch" } else { "ring" };
         let Alone { rate, share } = raw::alone(signer, SIGN_SECONDS, keys);
         let batch = BATCH as f64 / rate;

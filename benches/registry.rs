@@ -51,7 +51,7 @@ fn main() {
     }
     drop(server);
 
-    let registry = client_file::load(&config.live.clients).unwrap();
+    let registry = client_file::load(&config.live.clients).unwrap().registry;
     println!("look-up: {} ns", look_up(&registry, clients).as_nanos());
 }
 

@@ -43,7 +43,7 @@ const NOW: UnixTime = UnixTime(1_790_000_000);
 
 fn rs256(c: &mut Criterion) {
     let (directory, config) = demo::demo();
-    let clients = client_file::load(&config.live.clients).unwrap();
+    let clients = client_file::load(&config.live.clients).unwrap().registry;
     let client = clients.get("demo-client").unwrap();
     #[expect(clippy::disallowed_methods, reason = "blinding, as in service")]
     let random = SystemRandom::new();
@@ -57,7 +57,7 @@ fn rs256(c: &mut Criterion) {
         let keys = directory.path().join(bits.to_string());
         let retention = Retention { jwks_max_age: 300, token_lifetime: 3600 };
         let key = change::generate(&mut KeyDirectory::new(&keys), bits, &retention, NOW).unwrap();
-        let private_key = key.private_key();
+        let private_key = &key.private_key;
         let message = signing_input(client, &key);
         let message = message.as_bytes();
         let length = usize::from(bits / 8);
@@ -69,17 +69,14 @@ fn rs256(c: &mut Criterion) {
             );
             signature[..length].to_vec()
         };
-        let public = PublicKeyComponents::<Vec<u8>>::from(private_key.ring().public());
+        let public = PublicKeyComponents::<Vec<u8>>::from(private_key.ring.public());
         public.verify(&RSA_PKCS1_2048_8192_SHA256, message, &expected).unwrap();
 
         group.bench_function(BenchmarkId::new("ring", bits), |bencher| {
             let mut signature = vec![0; length];
             bencher.iter(|| {
                 let message = black_box(message);
-                private_key
-                    .ring()
-                    .sign(&RSA_PKCS1_SHA256, &random, message, &mut signature)
-                    .unwrap();
+                private_key.ring.sign(&RSA_PKCS1_SHA256, &random, message, &mut signature).unwrap();
                 assert_eq!(signature, expected);
             });
         });

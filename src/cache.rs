@@ -1,7 +1,6 @@
 //! A bounded cache of values by hash.
 
 use std::collections::HashMap;
-use std::fmt;
 use std::mem::take;
 use std::sync::Arc;
 
@@ -69,12 +68,6 @@ impl<V> Generations<V> {
             self.previous = take(&mut self.current);
         }
         self.current.insert(hash, value);
-    }
-}
-
-impl<V> fmt::Debug for Cache<V> {
-    fn fmt(&self, f: &mut fmt::Formatter<'_>) -> fmt::Result {
-        f.debug_struct("Cache").field("generation", &self.generation).finish_non_exhaustive()
     }
 }
 

@@ -1,7 +1,6 @@
 //! The only module that reads the system's clocks. Code that needs the time is passed a [`Clock`];
 //! tests pass a manual [`Clock`], whose time they move.
 
-use std::fmt;
 use std::sync::Arc;
 use std::sync::atomic::{AtomicU64, Ordering};
 use std::thread::{JoinHandle, sleep};
@@ -38,14 +37,7 @@ impl Clock {
     /// clock is right sees a token issued at time 0 as expired.
     pub fn unix_seconds(&self) -> u64 {
         match &self.0 {
-            Source::System => {
-                #[expect(
-                    clippy::disallowed_methods,
-                    reason = "the only place that reads the clock"
-                )]
-                let now = SystemTime::now();
-                now.duration_since(UNIX_EPOCH).map_or(0, |since| since.as_secs())
-            }
+            Source::System => since_epoch().as_secs(),
             Source::Manual(manual) => manual.unix_seconds.load(Ordering::Relaxed),
         }
     }
@@ -59,10 +51,7 @@ impl Clock {
     /// only for logs and traces. Decisions must use [`Self::unix_seconds`], because a test can set
     /// the clock that `unix_seconds` reads.
     pub fn unix_micros() -> u64 {
-        #[expect(clippy::disallowed_methods, reason = "the only place that reads the clock")]
-        let now = SystemTime::now();
-        let since = now.duration_since(UNIX_EPOCH).unwrap_or_default();
-        u64::try_from(since.as_micros()).unwrap_or(u64::MAX)
+        u64::try_from(since_epoch().as_micros()).unwrap_or(u64::MAX)
     }
 
     /// Returns the CPU time that the calling thread has used; `None` on systems other than Linux.
@@ -93,6 +82,13 @@ impl Clock {
     }
 }
 
+/// The time of the system clock since 1970; zero if it is set to a time before.
+fn since_epoch() -> Duration {
+    #[expect(clippy::disallowed_methods, reason = "the only place that reads the clock")]
+    let now = SystemTime::now();
+    now.duration_since(UNIX_EPOCH).unwrap_or_default()
+}
+
 /// Joins a thread that was told to stop. Waits at most [`LAST_MOMENT`], because a thread that waits
 /// for a pipe's reader or a disk may never end. Returns whether the thread has ended.
 pub(crate) fn join_soon(thread: JoinHandle<()>) -> bool {
@@ -118,6 +114,7 @@ pub(crate) const LAST_MOMENT: Duration = Duration::from_millis(500);
 const POLL_INTERVAL: Duration = Duration::from_millis(1);
 
 /// Moves the times of a clock that [`Clock::manual`] created.
+#[derive(Debug)]
 pub struct ManualClock(Arc<Manual>);
 
 impl ManualClock {
@@ -131,12 +128,6 @@ impl ManualClock {
     pub fn advance(&self, seconds: u64) {
         self.0.unix_seconds.fetch_add(seconds, Ordering::Relaxed);
         self.0.advanced.fetch_add(seconds, Ordering::Relaxed);
-    }
-}
-
-impl fmt::Debug for ManualClock {
-    fn fmt(&self, f: &mut fmt::Formatter<'_>) -> fmt::Result {
-        f.debug_tuple("ManualClock").field(&self.0.unix_seconds.load(Ordering::Relaxed)).finish()
     }
 }
 

@@ -26,7 +26,7 @@ use crate::oauth::error::Cause;
 use crate::oauth::header_field::HeaderField;
 
 /// Everything that a dialect reads of a request, except the body.
-#[derive(Clone, Copy, Debug)]
+#[derive(Clone, Copy)]
 pub struct RequestHead<'a> {
     /// The `Authorization` header.
     pub authorization: HeaderField<'a>,

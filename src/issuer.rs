@@ -53,7 +53,7 @@ pub fn mint_at_jwt(
     buffer: Vec<u8>,
 ) -> io::Result<SigningInput> {
     let client = grant.client;
-    let mut payload = PayloadWriter::begin(buffer, key.at_jwt_header());
+    let mut payload = PayloadWriter::begin(buffer, &key.at_jwt_header);
     payload.write_all(b"{\"iss\":")?;
     write_string(&mut payload, issuer)?;
     write!(payload, ",\"exp\":{},\"aud\":", now + u64::from(client.token_lifetime))?;
@@ -107,17 +107,19 @@ const VISION_HEADER: &str = "eyJhbGciOiJSUzI1NiJ9";
 /// audience is written as a string; several audiences are written as an array (RFC 7519, section
 /// 4.1.3).
 fn write_audience(payload: &mut PayloadWriter, grant: &Grant<'_>, issuer: &str) -> io::Result<()> {
-    let own = &*grant.client.audience;
-    match (grant.resources.as_slice(), own) {
-        ([], []) => write_string(payload, issuer),
-        ([], [one]) => write_string(payload, one),
-        ([], _) => write_array(payload, own.iter().map(|audience| &**audience)),
-        ([one], _) => write_string(payload, one),
-        (several, _) => write_array(payload, several.iter().copied()),
+    match grant.resources.as_slice() {
+        [] => write_one_or_several(payload, grant.client.audiences(issuer)),
+        resources => write_one_or_several(payload, resources.iter().copied()),
     }
 }
 
-fn write_array<'a>(out: &mut impl Write, items: impl Iterator<Item = &'a str>) -> io::Result<()> {
+fn write_one_or_several<'a>(
+    out: &mut impl Write,
+    mut items: impl Iterator<Item = &'a str> + Clone,
+) -> io::Result<()> {
+    if items.clone().nth(1).is_none() {
+        return items.try_for_each(|only| write_string(out, only));
+    }
     for (index, item) in items.enumerate() {
         out.write_all(if index == 0 { b"[" } else { b"," })?;
         write_string(out, item)?;

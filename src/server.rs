@@ -124,7 +124,7 @@ impl Server {
         in_force.lacks_lifetimes = lifetimes_fault.is_some();
         in_force.degraded[0].clone_from(&lifetimes_fault);
         let keys = KeySet::new(keys, retention);
-        let signing_key = keys.signing_key(clock.now().into()).map(|key| &**key.private_key());
+        let signing_key = keys.signing_key(clock.now().into()).map(|key| &*key.private_key);
         let backends = Backends::new(config.startup.signer, signing_key);
         let is_batched = backends.prepare(keys.private_keys())?;
         let (single, threads) = (backends.single, config.startup.workers);
@@ -308,7 +308,7 @@ fn serving(context: &Context) -> Serving {
     Serving {
         keys: PlannedKey::all(keys),
         published: keys.published(at).map(|key| key.key_id().to_owned()).collect(),
-        retention: keys.retention(),
+        retention: keys.retention,
         rotate_every: snapshot.config.live.rotate_every,
         bits: keys.signing_key(at).map_or(FIRST_KEY_BITS, |key| successor_bits(key)),
     }

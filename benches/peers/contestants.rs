@@ -143,7 +143,7 @@ pub(crate) fn all(config: &Config, directory: &Path) -> Vec<Contestant> {
     let grantd = |signer| Rc::new(Service::grantd(config, directory, signer));
     let auto = grantd("auto");
     let keys = StoredKeys::read(&mut KeyDirectory::new(&config.live.keys)).keys;
-    let has_batches = keys[0].1.private_key().batch().is_some();
+    let has_batches = keys[0].1.private_key.batch.is_some();
 
     let mut all = vec![
         library(RING, RING, install::crate_version("ring")),

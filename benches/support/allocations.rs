@@ -167,7 +167,7 @@ fn ring_alone(config: &Config) -> f64 {
     let region = Region::new(ALLOCATOR);
     for _ in 0..REQUESTS {
         SingleSigner::Ring
-            .sign(keys[0].1.private_key(), &[b'x'; 470], &random, &mut signature)
+            .sign(&keys[0].1.private_key, &[b'x'; 470], &random, &mut signature)
             .unwrap();
     }
     per_request(&region)

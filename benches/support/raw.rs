@@ -82,7 +82,7 @@ pub(crate) fn is_child(arguments: &[String]) -> bool {
 /// Signs on this thread until the time is over, and returns the signatures per second.
 fn sign_for(time: Duration, signer: &str, keys: &Path) -> f64 {
     let keys = StoredKeys::read(&mut KeyDirectory::new(keys)).keys;
-    let key = &**keys[0].1.private_key();
+    let key = &*keys[0].1.private_key;
     #[expect(clippy::disallowed_methods, reason = "blinding, as in service")]
     let random = SystemRandom::new();
     let single = |library: SingleSigner| {
@@ -95,7 +95,7 @@ fn sign_for(time: Duration, signer: &str, keys: &Path) -> f64 {
         "ring" => single(SingleSigner::Ring),
         "aws-lc" => single(SingleSigner::AwsLc),
         "batch" => {
-            let batch = key.batch().unwrap();
+            let batch = key.batch.as_ref().unwrap();
             repeat(time, key, |signatures| {
                 assert_eq!(batch.sign(&[&MESSAGE[..]; BATCH], signatures), [true; BATCH]);
                 BATCH
@@ -118,7 +118,7 @@ fn repeat(time: Duration, key: &PrivateKey, sign: impl Fn(&mut Signatures) -> us
     }
     let seconds = started.elapsed().as_secs_f64();
 
-    let public = key.ring().public();
+    let public = key.ring.public();
     let verifier = UnparsedPublicKey::new(&RSA_PKCS1_2048_8192_SHA256, public);
     for signature in &signatures[..last] {
         verifier.verify(&MESSAGE, &signature[..public.modulus_len()]).unwrap();

@@ -380,7 +380,7 @@ impl Keys {
             return Ok(client_document::registry(database)?);
         }
         let file = &self.config.live.clients;
-        Ok(if file.exists() { client_file::load(file)? } else { Registry::default() })
+        Ok(if file.exists() { client_file::load(file)?.registry } else { Registry::default() })
     }
 
     fn is_in_database(&self) -> bool {

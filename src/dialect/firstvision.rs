@@ -64,7 +64,7 @@ fn content_type(head: &RequestHead<'_>, body: &[u8]) -> Result<ContentType, Caus
     if !media_type.charset().fits(body.is_ascii()) {
         return Err(Cause::Charset);
     }
-    Ok(ContentType::of(media_type.essence()))
+    Ok(ContentType::of(media_type.essence))
 }
 
 /// Reads the scope from the path, the query or the body. A scope in more than one of these three

@@ -102,7 +102,7 @@ fn read<'b>(
     let content_type = content_type.ok_or(Cause::ContentTypeMissing)?;
     let content_type = std::str::from_utf8(content_type).map_err(|_| Cause::MediaType)?;
     let media_type = MediaType::parse(content_type).ok_or(Cause::MediaType)?;
-    let content_type = ContentType::of(media_type.essence());
+    let content_type = ContentType::of(media_type.essence);
     if content_type == ContentType::Other {
         return Err(Cause::MediaType);
     }

@@ -17,7 +17,7 @@ use crate::guard::gcra::Taken;
 use crate::guard::password_pool::{Comparison, Turn};
 use crate::guard::throttle::Attempt;
 use crate::oauth::client::{AuthMethod, Client};
-use crate::oauth::client_assertion::{Accepted, AssertionError, ClientAssertion, Expected};
+use crate::oauth::client_assertion::{Accepted, ClientAssertion};
 use crate::oauth::client_authentication::{Credentials, Proof};
 use crate::oauth::client_certificate::ClientCertificate;
 use crate::oauth::client_secret::{ClientSecret, FastHash, find_secret, is_demo_secret};
@@ -38,7 +38,7 @@ pub async fn authenticate<'s>(
     credentials: &Credentials<'_>,
     purpose: Purpose,
 ) -> Result<&'s Registered, Refused<'s>> {
-    let Some(raw) = credentials.raw_reading() else {
+    let Some(raw) = &credentials.raw else {
         let mut only = Claim::begin(exchange, credentials, purpose)?;
         let checked = pin!(only.check()).await;
         return only.settle(checked);
@@ -173,7 +173,7 @@ impl<'c, 's> Claim<'c, 's> {
         purpose: Purpose,
     ) -> Result<Self, Refused<'s>> {
         let Exchange { context, snapshot, network, .. } = *exchange;
-        let client_id = credentials.client_id();
+        let client_id = &credentials.client_id;
         let registered = snapshot.clients.find(client_id);
         let client = registered.map(|registered| &registered.client);
         let decoy = client.is_none().then(|| snapshot.decoys.kind(&context.decoy_key, client_id));
@@ -205,7 +205,7 @@ impl<'c, 's> Claim<'c, 's> {
     async fn check(&mut self) -> Result<&'s Registered, Cause> {
         let Exchange { context, now, .. } = *self.exchange;
         let credentials = self.credentials;
-        let (registered, assertion) = match credentials.proof() {
+        let (registered, assertion) = match &credentials.proof {
             Proof::Secret { by, secret } => {
                 let secret = pin!(self.check_secret(*by, secret.as_str())).await?;
                 let registered = self.permitted(*by)?;
@@ -234,9 +234,7 @@ impl<'c, 's> Claim<'c, 's> {
                 signed_at: assertion.signed_at,
                 until: assertion.until,
             };
-            use AssertionError::{BeforeRecord, Replayed};
-            let unusable = [Replayed, BeforeRecord].map(Cause::from);
-            use_up(self.exchange, single_use, unusable).await?;
+            use_up(self.exchange, single_use).await?;
             let form = assertion.audience.label();
             context.metrics.assertion_audiences.with_label_values(&[form]).inc();
         }
@@ -283,7 +281,7 @@ impl<'c, 's> Claim<'c, 's> {
         let Exchange { snapshot, now, .. } = *self.exchange;
         let hash = FastHash::of(given);
         let mut found = find_secret(&hash, self.client().map(|client| &*client.secrets), now);
-        if found.is_none() && !snapshot.decoys.are_fast() {
+        if found.is_none() && !snapshot.decoys.are_fast {
             // The cache is checked first, so that no hash is computed if one of the secrets is
             // cached.
             found = self.find_cached(by, given);
@@ -315,7 +313,7 @@ impl<'c, 's> Claim<'c, 's> {
 
     /// Whether the secret of the credentials matches according to the verdict cache.
     fn is_cached(&self) -> bool {
-        let Proof::Secret { by, secret } = self.credentials.proof() else { return false };
+        let Proof::Secret { by, secret } = &self.credentials.proof else { return false };
         self.find_cached(*by, secret.as_str()).is_some()
     }
 
@@ -354,14 +352,14 @@ impl<'c, 's> Claim<'c, 's> {
         let comparison = self.comparison(hash, given);
         let name = context.passwords.attempt(comparison);
         self.attempt.take(context.clock.instant()).map_err(Cause::Throttled)?;
-        Ok(context.passwords.compute(name, comparison, turn).await?)
+        context.passwords.compute(name, comparison, turn).await
     }
 
     fn comparison<'a>(&self, hash: &'a Arc<PasswordHash>, secret: &'a str) -> Comparison<'a>
     where
         'c: 'a,
     {
-        Comparison { client_id: self.credentials.client_id(), hash, secret }
+        Comparison { client_id: &self.credentials.client_id, hash, secret }
     }
 
     /// Returns the place of the attempt's slow hashes in the password queue, which divides its
@@ -369,10 +367,10 @@ impl<'c, 's> Claim<'c, 's> {
     /// the client, whatever the network. Otherwise, the source is the network or, if the network is
     /// shared, the pair of client id and network.
     fn turn(&self) -> Turn {
-        let (attempt, is_shared) = (&self.attempt, self.exchange.network.is_shared());
+        let (attempt, is_shared) = (&self.attempt, self.exchange.network.is_shared);
         let is_known = attempt.is_known;
         let source = match (is_known, is_shared) {
-            (true, _) => attempt.client_key(self.credentials.client_id()),
+            (true, _) => attempt.client_key(&self.credentials.client_id),
             (false, true) => attempt.pair,
             (false, false) => attempt.network_key(),
         };
@@ -388,15 +386,12 @@ impl<'c, 's> Claim<'c, 's> {
         assertion: &'a ClientAssertion<'_>,
     ) -> Result<Accepted<'a>, Cause> {
         let Exchange { snapshot, endpoint, now, .. } = *self.exchange;
-        let expected = Expected {
-            now,
-            issuer: snapshot.issuer.as_str(),
-            endpoints: match snapshot.config.live.assertion_audience {
-                AssertionAudience::Endpoint => Some([TOKEN_PATH, endpoint]),
-                AssertionAudience::Issuer => None,
-            },
+        let endpoints = match snapshot.config.live.assertion_audience {
+            AssertionAudience::Endpoint => Some([TOKEN_PATH, endpoint]),
+            AssertionAudience::Issuer => None,
         };
-        let accepted = assertion.check(&expected)?;
+        let accepted = assertion.check(snapshot.issuer.as_str(), endpoints, now);
+        let accepted = accepted.map_err(Cause::Assertion)?;
         let (keys, algorithm) = match (self.client(), self.decoy) {
             (Some(client), _) => (&*client.keys, client.assertion_algorithm),
             (None, Some(decoy)) => (&*decoy.keys, decoy.assertion_algorithm),
@@ -404,8 +399,7 @@ impl<'c, 's> Claim<'c, 's> {
         };
         let verified = assertion.verify(keys, algorithm);
         self.client().ok_or(Cause::UnknownClient)?;
-        verified?;
-        Ok(accepted)
+        verified.map_err(Cause::Assertion).map(|()| accepted)
     }
 
     /// Returns the method by which `certificate` authenticates the client: `tls_client_auth` if the
@@ -430,7 +424,7 @@ impl<'c, 's> Claim<'c, 's> {
     fn settle(self, checked: Result<&'s Registered, Cause>) -> Result<&'s Registered, Refused<'s>> {
         let client = self.client();
         let Self { exchange, credentials, attempt, request, begin, .. } = self;
-        let refused = |cause| refused(exchange, credentials.client_id(), client, cause);
+        let refused = |cause| refused(exchange, &credentials.client_id, client, cause);
         let now = if attempt.has_paid() { exchange.context.clock.instant() } else { begin };
         let charged = match checked {
             Ok(_) => attempt.was_right(now),
@@ -441,7 +435,7 @@ impl<'c, 's> Claim<'c, 's> {
         };
         charged.map_err(|seconds| refused(Cause::Throttled(seconds)))?;
         let registered = checked.map_err(refused)?;
-        if credentials.is_raw() {
+        if credentials.is_raw {
             exchange.context.raw_pairs.fetch_add(1, Ordering::Relaxed);
         }
         if let Some(request) = request {
@@ -451,7 +445,7 @@ impl<'c, 's> Claim<'c, 's> {
     }
 
     fn refused(&self, cause: Cause) -> Refused<'s> {
-        refused(self.exchange, self.credentials.client_id(), self.client(), cause)
+        refused(self.exchange, &self.credentials.client_id, self.client(), cause)
     }
 }
 

@@ -5,7 +5,7 @@ use crate::endpoint::single_use::use_up;
 use crate::oauth::client::{AuthMethod, Client};
 use crate::oauth::client_certificate::{ClientCertificate, ShownCertificate, Verification};
 use crate::oauth::confirmation::Confirmation;
-use crate::oauth::dpop::{DpopError, ExpectedProof, Proof};
+use crate::oauth::dpop::{DpopError, Proof};
 use crate::oauth::error::Cause;
 use crate::oauth::header_field::HeaderField;
 use crate::state::uses::{Owner, SingleUse};
@@ -25,28 +25,23 @@ pub async fn confirm(
 ) -> Result<Confirmation, Cause> {
     let certificate = if client.has_certificate_bound_tokens {
         let shown = certificate.get()?.filter(|shown| may_confirm(shown, client));
-        Some(shown.ok_or(Cause::CertificateMissing)?.thumbprint())
+        Some(shown.ok_or(Cause::CertificateMissing)?.thumbprint)
     } else {
         None
     };
     let proof = match dpop {
         HeaderField::Absent if client.has_dpop_bound_tokens => {
-            return Err(DpopError::Missing.into());
+            return Err(Cause::Dpop(DpopError::Missing));
         }
         HeaderField::Absent => return Ok(Confirmation { certificate, key: None }),
-        HeaderField::Repeated => return Err(DpopError::Malformed.into()),
+        HeaderField::Repeated => return Err(Cause::Dpop(DpopError::Malformed)),
         HeaderField::Present(proof) => proof,
     };
 
     let exchange = &exchange.at_present();
     let Exchange { context, snapshot, endpoint, now, .. } = *exchange;
-    let expected = ExpectedProof {
-        method: "POST",
-        url: &snapshot.issuer.join(endpoint),
-        now,
-        nonces: context.nonces(snapshot),
-    };
-    let proof = Proof::verify(proof, &expected)?;
+    let url = snapshot.issuer.join(endpoint);
+    let proof = Proof::verify(proof, &url, now, context.nonces(snapshot)).map_err(Cause::Dpop)?;
     let single_use = SingleUse {
         client_id: &client.id,
         owner: Owner::Key(&proof.thumbprint),
@@ -54,15 +49,14 @@ pub async fn confirm(
         signed_at: proof.issued_at,
         until: proof.until,
     };
-    let unusable = [DpopError::Replayed, DpopError::Time].map(Cause::from);
-    use_up(exchange, single_use, unusable).await?;
+    use_up(exchange, single_use).await?;
     Ok(Confirmation { certificate, key: Some(proof.thumbprint) })
 }
 
 /// Whether a token of `client` may be bound to `certificate`. A self-signed certificate counts only
 /// if the client is registered with its key and with the method `self_signed_tls_client_auth`.
 fn may_confirm(certificate: &ClientCertificate, client: &Client) -> bool {
-    match certificate.verification() {
+    match certificate.verification {
         Verification::Trusted => true,
         Verification::SelfSigned => {
             client.auth_methods.contains(AuthMethod::SelfSignedTlsClientAuth)

@@ -91,7 +91,7 @@ pub fn server_metadata(snapshot: &Snapshot) -> Document {
 /// with 304 is counted in the same way, because it shows that the verifier has the keys.
 pub fn key_set(snapshot: &Snapshot, at: KeyTime) -> Document {
     for key in snapshot.keys.published(at) {
-        key.fetches().record(at.now);
+        key.fetches.record(at.now);
     }
     Document::new(snapshot.keys.to_jwks(at), snapshot.config.live.jwks_max_age)
 }

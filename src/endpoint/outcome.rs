@@ -83,12 +83,9 @@ pub struct Granted {
 
 impl Granted {
     fn of(grant: &Grant<'_>, issuer: &str, lifetime: u32) -> Self {
-        let audience = if !grant.resources.is_empty() {
-            grant.resources.iter().map(|resource| (*resource).into()).collect()
-        } else if grant.client.audience.is_empty() {
-            [issuer.into()].into()
-        } else {
-            grant.client.audience.clone()
+        let audience = match &*grant.resources {
+            [] => grant.client.audiences(issuer).map(Into::into).collect(),
+            resources => resources.iter().map(|resource| (*resource).into()).collect(),
         };
         Self { scope: (*grant.scope).into(), audience, lifetime }
     }

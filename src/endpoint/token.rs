@@ -28,7 +28,6 @@ use crate::telemetry::excerpt::named;
 use crate::time::UnixTime;
 
 /// A token request, independent of its dialect.
-#[derive(Debug)]
 pub struct TokenRequest<'a> {
     /// The client authentication.
     pub credentials: Credentials<'a>,
@@ -81,8 +80,11 @@ pub async fn issue<'r, 's: 'r>(
     let begin = buffer.len();
     let Unsigned { input, id, expires_at } =
         mint(exchange, &grant, kind.profile, key, buffer).map_err(refused)?;
-    let signed = pin!(context.engine.sign(Arc::clone(key.private_key()), input));
-    let signed = signed.await.map_err(|error| refused(error.into()))?;
+    let signed = pin!(context.engine.sign(Arc::clone(&key.private_key), input));
+    let signed = signed.await.map_err(|error| match error {
+        SignError::QueueFull => refused(Cause::Overloaded),
+        SignError::Failed => refused(Cause::SigningFailed),
+    })?;
     let reuse = keep(exchange, registered, &kind, (id, expires_at), &signed.buffer[begin..]);
     let (queue, sign) = (signed.taken - decided, signed.done - signed.taken);
     let phases = Phases { parse, auth, queue, sign };
@@ -246,15 +248,6 @@ fn is_revoked(
 ) -> bool {
     let revocations = &exchange.context.revocations;
     !revocations.is_empty() && revocations.contains(&key(), client_id, expires_at)
-}
-
-impl From<SignError> for Cause {
-    fn from(error: SignError) -> Self {
-        match error {
-            SignError::QueueFull => Self::Overloaded,
-            SignError::Failed => Self::SigningFailed,
-        }
-    }
 }
 
 /// The maximum number of seconds by which the lifetime of a `vision` token is shortened.

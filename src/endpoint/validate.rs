@@ -115,8 +115,7 @@ impl Signed<'_> {
     pub(super) fn is_for(&self, audience: &str, issuer: &str) -> bool {
         match &self.token.claims.aud {
             Some(named) => named.contains(audience),
-            None if self.client.audience.is_empty() => audience == issuer,
-            None => self.client.audience.iter().any(|one| **one == *audience),
+            None => self.client.audiences(issuer).any(|one| one == audience),
         }
     }
 }

@@ -10,7 +10,7 @@ use std::borrow::Cow;
 #[derive(Debug, PartialEq, Eq)]
 pub struct MediaType<'a> {
     /// `type/subtype` as sent. Comparisons must ignore case.
-    essence: &'a str,
+    pub essence: &'a str,
     /// The `boundary` parameter of `multipart/form-data`.
     pub boundary: Option<Cow<'a, str>>,
     /// The `charset` parameter.
@@ -76,11 +76,6 @@ impl<'a> MediaType<'a> {
             }
         }
         rest.is_empty().then_some(media_type)
-    }
-
-    /// `type/subtype` as sent.
-    pub fn essence(&self) -> &'a str {
-        self.essence
     }
 
     /// Whether the media type, without its parameters, is `essence`, such as `application/json`.

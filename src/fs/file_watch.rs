@@ -15,8 +15,7 @@ type FileStamp = (Option<SystemTime>, u64, [i64; 3]);
 impl Stamp {
     /// Returns the stamp of one file.
     pub fn of_file(path: PathBuf) -> Self {
-        let stamp = stamp_of(&path);
-        Self(vec![(path, stamp)])
+        Self(vec![stamped(path)])
     }
 
     /// Adds the files of the stamp `others`.
@@ -26,7 +25,7 @@ impl Stamp {
 
     /// Returns a new stamp of the same files.
     pub fn again(&self) -> Self {
-        Self(self.0.iter().map(|(path, _)| (path.clone(), stamp_of(path))).collect())
+        Self(self.0.iter().map(|(path, _)| stamped(path.clone())).collect())
     }
 
     /// Sorts the files by path, removes duplicates, and keeps at most the first [`MOST_FILES`]
@@ -48,17 +47,14 @@ impl Stamp {
     pub fn of(paths: &[&Path]) -> Self {
         let mut files = Vec::new();
         for path in paths {
-            files.push((path.to_path_buf(), stamp_of(path)));
+            files.push(stamped(path.to_path_buf()));
             let entries = fs::read_dir(path).into_iter().flatten().flatten();
             // Skip hidden files, which are usually temporary.
             let shown =
                 entries.filter(|entry| !entry.file_name().as_encoded_bytes().starts_with(b"."));
             let mut inside: Vec<_> = shown.map(|entry| entry.path()).collect();
             inside.sort_unstable();
-            files.extend(inside.into_iter().map(|path| {
-                let stamp = stamp_of(&path);
-                (path, stamp)
-            }));
+            files.extend(inside.into_iter().map(stamped));
         }
         Self(files)
     }
@@ -68,14 +64,14 @@ impl Stamp {
 /// second.
 pub const MOST_FILES: usize = 10_000;
 
-fn stamp_of(path: &Path) -> Option<FileStamp> {
-    let metadata = fs::metadata(path).ok()?;
-    // Ignore the metadata of a directory, which changes with each temporary file in it. Each file
-    // in the directory has its own stamp.
-    let modified = metadata.is_file().then(|| metadata.modified().ok()).flatten();
-    let length = if metadata.is_file() { metadata.len() } else { 0 };
-    let identity = if metadata.is_file() { identity(&metadata) } else { [0; 3] };
-    Some((modified, length, identity))
+fn stamped(path: PathBuf) -> (PathBuf, Option<FileStamp>) {
+    let stamp = fs::metadata(&path).ok().map(|metadata| match metadata.is_file() {
+        true => (metadata.modified().ok(), metadata.len(), identity(&metadata)),
+        // Ignore the metadata of a directory, which changes with each temporary file in it. Each
+        // file in the directory has its own stamp.
+        false => FileStamp::default(),
+    });
+    (path, stamp)
 }
 
 /// Returns the inode number and the ctime of a file. The inode number detects that the file was

@@ -31,10 +31,11 @@ use ring::hmac;
 use tokio::sync::oneshot;
 use zeroize::Zeroizing;
 
+pub use crate::guard::password_pool::queue::Turn;
 use crate::guard::password_pool::queue::{Job, Queue, RequestId};
-pub use crate::guard::password_pool::queue::{NoRoom, Turn};
 use crate::guard::verdicts::{self, Attempt, Verdict, Verdicts};
 use crate::oauth::client::Client;
+use crate::oauth::error::Cause;
 use crate::oauth::password_hash::PasswordHash;
 use crate::random::Random;
 
@@ -104,13 +105,14 @@ impl PasswordPool {
     ///
     /// # Errors
     ///
-    /// [`NoRoom`] if the queue has no room for the job, or evicts the job later.
+    /// [`Cause::PasswordQueueShare`] or [`Cause::PasswordQueueFull`] if the queue has no room for the
+    /// job, or evicts it later.
     pub async fn compute(
         &self,
         attempt: Attempt,
         comparison: Comparison<'_>,
         turn: Turn,
-    ) -> Result<bool, NoRoom> {
+    ) -> Result<bool, Cause> {
         let job = || Job {
             attempt,
             turn,
@@ -120,7 +122,7 @@ impl PasswordPool {
         };
         let mut waiting = self.shared.submit(attempt, turn, job)?;
         // The threads of the pool answer every job that is not evicted.
-        (&mut waiting.verdict).await.unwrap_or(Err(NoRoom::Full))
+        (&mut waiting.verdict).await.unwrap_or(Err(Cause::PasswordQueueFull))
     }
 
     /// Removes each cached success whose secret no longer belongs to its client. `find` returns the
@@ -178,7 +180,7 @@ impl Shared {
         attempt: Attempt,
         turn: Turn,
         job: impl FnOnce() -> Job,
-    ) -> Result<Waiting<'_>, NoRoom> {
+    ) -> Result<Waiting<'_>, Cause> {
         let mut queue = self.queue.lock();
         if let Some((request, verdict)) = queue.join(&attempt) {
             return Ok(Waiting { shared: self, attempt, request, verdict });
@@ -186,18 +188,18 @@ impl Shared {
         let [share, network_share] =
             [SHARES, NETWORK_SHARES].map(|shares| (self.capacity / shares).max(1));
         if queue.held_by_source(turn) >= share || queue.held_by_network(turn) >= network_share {
-            return Err(NoRoom::Share);
+            return Err(Cause::PasswordQueueShare);
         }
         let evicted = if queue.waiting() < self.capacity {
             None
         } else {
-            Some(queue.evict_for(turn, self.capacity).ok_or(NoRoom::Full)?)
+            Some(queue.evict_for(turn, self.capacity).ok_or(Cause::PasswordQueueFull)?)
         };
         let (request, verdict) = queue.push(job());
         drop(queue);
         self.arrival.notify_one();
         if let Some(requests) = evicted {
-            requests.answer(Err(NoRoom::Full));
+            requests.answer(Err(Cause::PasswordQueueFull));
         }
         Ok(Waiting { shared: self, attempt, request, verdict })
     }
@@ -244,7 +246,7 @@ struct Waiting<'p> {
     shared: &'p Shared,
     attempt: Attempt,
     request: RequestId,
-    verdict: oneshot::Receiver<Result<bool, NoRoom>>,
+    verdict: oneshot::Receiver<Result<bool, Cause>>,
 }
 
 impl Drop for Waiting<'_> {
@@ -278,12 +280,7 @@ mod tests {
         }
     }
 
-    fn ask(
-        shared: &Shared,
-        source: u64,
-        is_known: bool,
-        number: u8,
-    ) -> Result<Waiting<'_>, NoRoom> {
+    fn ask(shared: &Shared, source: u64, is_known: bool, number: u8) -> Result<Waiting<'_>, Cause> {
         let turn = Turn { source, shared_network: None, is_known };
         shared.submit([number; 32], turn, || job(number, turn))
     }
@@ -331,7 +328,7 @@ mod tests {
     fn a_source_holds_at_most_its_share() {
         let shared = Shared::new(16);
         let waiting = [1, 2].map(|number| ask(&shared, 1, false, number).unwrap());
-        assert_eq!(ask(&shared, 1, false, 3).err(), Some(NoRoom::Share));
+        assert_eq!(ask(&shared, 1, false, 3).err(), Some(Cause::PasswordQueueShare));
         // A second request for a queued attempt joins its job.
         assert!(ask(&shared, 1, false, 2).is_ok());
         assert!(ask(&shared, 2, false, 4).is_ok());
@@ -376,17 +373,11 @@ mod tests {
         for source in 0..4 {
             assert_eq!(ask(source, 1, false), None);
         }
-        assert_eq!(ask(4, 1, false), Some(NoRoom::Share));
+        assert_eq!(ask(4, 1, false), Some(Cause::PasswordQueueShare));
         assert_eq!((ask(5, 2, false), ask(6, 1, true)), (None, None));
         assert_eq!(order(&shared).len(), 6);
-        assert_eq!(
-            shared.queue.lock().held_by_network(Turn {
-                source: 4,
-                shared_network: Some(1),
-                is_known: false
-            }),
-            0
-        );
+        let turn = Turn { source: 4, shared_network: Some(1), is_known: false };
+        assert_eq!(shared.queue.lock().held_by_network(turn), 0);
         assert_eq!(ask(4, 1, false), None);
     }
 
@@ -395,21 +386,21 @@ mod tests {
         let shared = Shared::new(4);
         let ask = |source: u8, is_known| ask(&shared, source.into(), is_known, source);
         let mut waiting: Vec<_> = (1..=4).map(|at| ask(at, false).unwrap()).collect();
-        assert_eq!(ask(5, false).err(), Some(NoRoom::Full));
+        assert_eq!(ask(5, false).err(), Some(Cause::PasswordQueueFull));
         forget(ask(6, true).unwrap());
         let mut verdicts = waiting.iter_mut().map(|waiting| waiting.verdict.try_recv());
         assert!(verdicts.by_ref().take(3).all(|verdict| verdict == Err(TryRecvError::Empty)));
-        assert_eq!(verdicts.next().unwrap(), Ok(Err(NoRoom::Full)));
+        assert_eq!(verdicts.next().unwrap(), Ok(Err(Cause::PasswordQueueFull)));
         for number in 7..=8 {
             forget(ask(number, true).unwrap());
         }
-        assert_eq!(ask(9, true).err(), Some(NoRoom::Full));
+        assert_eq!(ask(9, true).err(), Some(Cause::PasswordQueueFull));
         assert_eq!(order(&shared), [6, 7, 8, 1]);
 
         let mut waiting: Vec<_> = (11..=14).map(|at| ask(at, true).unwrap()).collect();
         forget(ask(15, false).unwrap());
-        assert_eq!(waiting[3].verdict.try_recv(), Ok(Err(NoRoom::Full)));
-        assert_eq!(ask(16, false).err(), Some(NoRoom::Full));
+        assert_eq!(waiting[3].verdict.try_recv(), Ok(Err(Cause::PasswordQueueFull)));
+        assert_eq!(ask(16, false).err(), Some(Cause::PasswordQueueFull));
         assert_eq!(order(&shared), [11, 12, 13, 15]);
     }
 
@@ -422,11 +413,11 @@ mod tests {
                 (0..16).map(|number| ask(number / 2, number).unwrap()).collect();
             forget(ask(8, 16).unwrap());
             let evicted: Vec<_> = (0..16)
-                .filter(|at| waiting[*at].verdict.try_recv() == Ok(Err(NoRoom::Full)))
+                .filter(|at| waiting[*at].verdict.try_recv() == Ok(Err(Cause::PasswordQueueFull)))
                 .collect();
             // The newer one of a source's two jobs.
             assert!(evicted.len() == 1 && evicted[0] % 2 == 1, "{evicted:?}");
-            assert_eq!(ask(8, 17).err(), Some(NoRoom::Full));
+            assert_eq!(ask(8, 17).err(), Some(Cause::PasswordQueueFull));
             assert_eq!(shared.queue.lock().waiting(), 16);
         }
     }

@@ -63,10 +63,10 @@ impl Throttle {
         limits: &FailureLimits,
         now: Instant,
     ) -> Result<Attempt<'_>, u32> {
-        let factor = if network.is_shared() { limits.shared_factor } else { 1 };
+        let factor = if network.is_shared { limits.shared_factor } else { 1 };
         let rates = [limits.client_failures, limits.source_failures]
             .map(|failures| Rate::new(failures.saturating_mul(factor), limits.seconds));
-        let is_free = network.is_shared() && !is_guessable;
+        let is_free = network.is_shared && !is_guessable;
         let pair = if is_free { 0 } else { self.hasher.hash_one((client_id, network)) };
         let is_known = may_be_known && !is_free && self.known.contains(pair, now);
         let attempt =

@@ -160,8 +160,8 @@ impl Admin {
         let snapshot = self.context.snapshot();
         let at = self.context.key_time(&snapshot, self.context.clock.now());
         let keys = snapshot.keys.describe(at).map(|(key, mut described)| {
-            let fetches = key.fetches().count();
-            let last = (fetches > 0).then(|| key.fetches().last().0);
+            let fetches = key.fetches.count();
+            let last = (fetches > 0).then(|| key.fetches.last().0);
             described.insert("fetches".to_owned(), fetches.into());
             described.insert("last_fetch".to_owned(), last.into());
             Value::Object(described)

@@ -142,12 +142,12 @@ mod tests {
     #[test]
     fn each_client_has_its_own_network_and_unknown_clients_share_that_of_the_nearest_hop() {
         let network = |peer, fields: &[&str]| of(peer, fields).network;
-        assert!(!network("192.0.2.7", &[]).is_shared());
+        assert!(!network("192.0.2.7", &[]).is_shared);
         assert_eq!(network("192.0.2.7", &[]), network("10.0.0.1", &["192.0.2.7"]));
         assert_ne!(network("192.0.2.7", &[]), network("192.0.2.8", &[]));
         assert_eq!(network("2001:db8::1", &[]), network("2001:db8::2", &[]));
         assert_ne!(network("2001:db8::1", &[]), network("2001:db8:0:1::1", &[]));
-        assert!(!network("unix", &["127.0.0.1"]).is_shared());
+        assert!(!network("unix", &["127.0.0.1"]).is_shared);
 
         let hop = |address: &str| network_of(address.parse().ok()).shared();
         for (peer, fields, nearest) in [

@@ -188,7 +188,7 @@ impl Service {
         let Some(subject) = certificate.authority() else { return };
         self.context.metrics.self_signed_certificates.inc();
         let now = self.context.clock.now();
-        if self.self_signed_warnings.is_due(certificate.thumbprint(), now) {
+        if self.self_signed_warnings.is_due(certificate.thumbprint, now) {
             let subject = &*excerpt(subject.as_bytes(), MAX_SUBJECT_BYTES);
             warn!(
                 subject,
@@ -274,7 +274,7 @@ impl Service {
         };
         Outcome::of(answered, |cause| {
             let mut answer = write_refusal(cause, &head, route);
-            if cause == DpopError::Nonce.into() {
+            if cause == Cause::Dpop(DpopError::Nonce) {
                 connect::push_nonce(exchange, &mut answer);
             }
             answer

@@ -75,14 +75,16 @@ impl FromStr for Algorithm {
 #[derive(Clone)]
 pub struct PublicKey {
     key_id: Option<Box<str>>,
-    shape: KeyShape,
+    /// The key's type and size, which determine how long a verification takes.
+    pub shape: KeyShape,
     /// The key's `alg`: the only algorithm that the key may be used with (RFC 7517, section 4.4).
     /// `None` if the key has no `alg`.
-    algorithm: Option<Algorithm>,
+    pub algorithm: Option<Algorithm>,
     verifier: DecodingKey,
     /// The first eight bytes of the modulus; `None` unless this is an RSA key.
     modulus_front: Option<u64>,
-    thumbprint: Thumbprint,
+    /// The key's thumbprint (RFC 7638).
+    pub thumbprint: Thumbprint,
 }
 
 /// Two keys are equal if they have the same thumbprint, key id and algorithm.
@@ -226,17 +228,6 @@ impl PublicKey {
         Self { key_id: None, shape, algorithm: None, verifier, modulus_front: None, thumbprint }
     }
 
-    /// The key's type and size, which determine how long a verification takes.
-    pub fn shape(&self) -> KeyShape {
-        self.shape
-    }
-
-    /// The key's `alg`: the only algorithm that the key may be used with. `None` if the key has no
-    /// `alg`.
-    pub fn algorithm(&self) -> Option<Algorithm> {
-        self.algorithm
-    }
-
     /// The `kid`, if the key has one.
     pub fn key_id(&self) -> Option<&str> {
         self.key_id.as_deref()
@@ -273,11 +264,6 @@ impl PublicKey {
             *first = if is_too_large { 0 } else { *first };
         }
         verify(&URL_SAFE_NO_PAD.encode(number)).unwrap_or(false) && !is_too_large
-    }
-
-    /// The key's thumbprint (RFC 7638).
-    pub fn thumbprint(&self) -> Thumbprint {
-        self.thumbprint
     }
 }
 
@@ -414,7 +400,7 @@ mod tests {
             (DECOYS_AS_JWK[0], "NzbLsXh8uDCcd-6MNwXF4W_7noWXFZAfHkxZsRGC9Xs"),
         ] {
             let key = PublicKey::parse(jwk).unwrap();
-            assert_eq!(URL_SAFE_NO_PAD.encode(key.thumbprint()), expected);
+            assert_eq!(URL_SAFE_NO_PAD.encode(key.thumbprint), expected);
         }
     }
 
@@ -489,10 +475,10 @@ mod tests {
         for (bits, exponent) in [(2048, 65_537), (2049, 3), (3072, 65_537), (4096, 0x0100_0001)] {
             let shape = KeyShape::Rsa { bits, exponent };
             let key = PublicKey::like(shape, Some(Algorithm::Ps256)).unwrap();
-            assert_eq!((key.shape(), key.algorithm()), (shape, Some(Algorithm::Ps256)));
+            assert_eq!((key.shape, key.algorithm), (shape, Some(Algorithm::Ps256)));
         }
         for shape in [KeyShape::P256, KeyShape::Ed25519] {
-            assert_eq!(PublicKey::like(shape, None).unwrap().shape(), shape);
+            assert_eq!(PublicKey::like(shape, None).unwrap().shape, shape);
         }
     }
 }

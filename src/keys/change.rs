@@ -53,7 +53,6 @@ pub fn import(
 }
 
 /// The result of [`first`].
-#[derive(Debug)]
 pub struct First {
     /// All keys in the store, each with the name of its document; at least one.
     pub keys: Vec<(PathBuf, SigningKey)>,
@@ -121,7 +120,6 @@ pub(crate) fn successor_bits(key: &SigningKey) -> u16 {
 }
 
 /// The result of [`rotate`].
-#[derive(Debug)]
 pub struct Rotated {
     /// The key that begins to sign at its `signs_from`. It is a new one, which is published at once,
     /// unless the next key was published already.
@@ -150,28 +148,20 @@ pub fn rotate(
     retention: &Retention,
     now: UnixTime,
 ) -> Result<Rotated, Vec<Fault>> {
-    let keys = load_to_edit(store)?;
-    let path = store.path().to_owned();
-    let fault = |problem: String| vec![Fault::new(&path, problem)];
-    let (names, keys): (Vec<_>, Vec<_>) = keys.into_iter().unzip();
-    let ids = keys.iter().map(|key| key.key_id().to_owned());
-    let names: Vec<_> = ids.zip(names).collect();
+    let (names, keys): (Vec<_>, Vec<_>) = load_to_edit(store)?.into_iter().unzip();
     let keys = KeySet::new(keys, *retention);
     let signing = keys.signing_key(now.into()).ok_or_else(|| {
-        fault("holds no key to succeed: `grantd key generate` generates the first one".to_owned())
+        fault(store, "holds no key to succeed: `grantd key generate` generates the first one")
     })?;
-    let later = keys.iter().filter(|key| key.times().signs_from > signing.times().signs_from);
-    let (made, instead_of) = match later.min_by_key(|key| key.times().signs_from) {
-        Some(next) => {
+    let is_later = |key: &SigningKey| key.times().signs_from > signing.times().signs_from;
+    let later = keys.iter().zip(&names).filter(|(key, _)| is_later(key));
+    let (made, instead_of) = match later.min_by_key(|(key, _)| key.times().signs_from) {
+        Some((next, name)) => {
             if let Some(bits) = bits.filter(|bits| usize::from(*bits) != next.bits()) {
-                return Err(fault(other_size(next, bits, retention, now)));
+                return Err(fault(store, other_size(next, bits, retention, now)));
             }
-            let name = names.iter().find(|(id, _)| id == next.key_id());
-            let name = name.map_or(&*path, |(_, name)| &**name);
-            (
-                bring_forward(store, name, [signing, next], retention, now)?,
-                Some(next.times().signs_from),
-            )
+            let made = bring_forward(store, name, [signing, next], retention, now)?;
+            (made, Some(next.times().signs_from))
         }
         None => {
             let others: Vec<_> = keys.iter().map(SigningKey::times).collect();
@@ -215,32 +205,29 @@ fn bring_forward(
     now: UnixTime,
 ) -> Result<SigningKey, Vec<Fault>> {
     let KeyTimes { published_at, signs_from: planned } = next.times();
-    let path = store.path().to_owned();
     let waits = |reason: &str| {
-        let problem = format!(
+        format!(
             "{} is already published and signs from {}, in {} seconds; {reason}",
             next.key_id(),
             planned.seconds_and_date(),
             planned.since(now)
-        );
-        vec![Fault::new(&path, problem)]
+        )
     };
     let publishers = store.publishers()?;
-    let key = PlannedKey {
-        id: next.key_id().to_owned(),
-        times: next.times(),
-        is_immediate: next.is_immediate(),
-    };
+    let key = PlannedKey::of(next);
     let start = earliest_start(&key, &publishers, retention, now).map_err(|lacking| {
-        waits(&format!(
-            "it cannot begin earlier, because these servers have not published it yet: {}",
-            lacking.join(", ")
-        ))
+        let lacking = lacking.join(", ");
+        fault(
+            store,
+            waits(&format!(
+                "it cannot begin earlier, because these servers have not published it yet: {lacking}"
+            )),
+        )
     })?;
     // A key signs only if no other key has begun later.
     let start = start.max(signing.times().signs_from + 1);
     if start >= planned {
-        return Err(waits("rotate after that"));
+        return Err(fault(store, waits("rotate after that")));
     }
     let times = KeyTimes { published_at, signs_from: start };
     let (key, document) = key_file::with_times(name, &store.document(name)?, times)?;
@@ -249,7 +236,6 @@ fn bring_forward(
 }
 
 /// The result of [`replace`].
-#[derive(Debug)]
 pub struct Replaced {
     /// The new key, which signs as soon as a server has read it.
     pub made: SigningKey,
@@ -274,11 +260,9 @@ pub fn replace(
 ) -> Result<Replaced, Vec<Fault>> {
     store.lock()?;
     let names = store.names()?;
-    let fault = |problem: String| vec![Fault::new(store.path(), problem)];
     if names.is_empty() {
-        return Err(fault(
-            "holds no key to replace: `grantd key generate` generates one".to_owned(),
-        ));
+        let problem = "holds no key to replace: `grantd key generate` generates one";
+        return Err(fault(store, problem));
     }
     let with_key: Vec<_> =
         names.into_iter().map(|name| (store.load(&name).ok().flatten(), name)).collect();
@@ -287,7 +271,7 @@ pub fn replace(
         with_key.into_iter().partition(|(key, _)| key.as_ref().is_some_and(is_kept));
     if let (Some(keep), []) = (keep, &kept[..]) {
         let problem = format!("holds no readable key {keep}; `grantd key list` shows the keys");
-        return Err(vec![Fault::new(store.path(), problem)]);
+        return Err(fault(store, problem));
     }
     // Of the keys whose `signs_from` has passed, the key with the latest `signs_from` signs. So the
     // `signs_from` of the new key must be later than the `signs_from` of the kept key. If the
@@ -343,12 +327,11 @@ pub fn retire(
     now: UnixTime,
 ) -> Result<Vec<Retired>, Vec<Fault>> {
     let files = load_to_edit(store)?;
-    let fault = |problem: String| vec![Fault::new(store.path(), problem)];
     if let Some(key_id) = key_id
         && !files.iter().any(|(_, key)| key.key_id() == key_id)
     {
         let problem = format!("holds no key {key_id}; `grantd key list` shows the keys");
-        return Err(fault(problem));
+        return Err(fault(store, problem));
     }
     let all: Vec<_> = files.iter().map(|(_, key)| key.times()).collect();
     let with_state = files.into_iter().map(|(file, key)| {
@@ -360,17 +343,17 @@ pub fn retire(
         with_state.partition(|(_, key, state)| *state == KeyState::Gone || is_named(key));
     if !out.is_empty() && !left.iter().any(|(_, key, _)| key.times().signs_from <= now) {
         let next = left.iter().map(|(_, key, _)| key.times().signs_from).min();
-        return Err(fault(match next {
+        let advice = match next {
             Some(from) => format!(
-                "no signing key would be left: the next one signs from {}, in {} seconds; \
-                 retire this one then",
+                "the next one signs from {}, in {} seconds; retire this one then",
                 from.seconds_and_date(),
                 from.since(now)
             ),
-            None => "no signing key would be left: run `grantd key rotate`, and retire this one \
-                     when the new one signs"
-                .to_owned(),
-        }));
+            None => {
+                "run `grantd key rotate`, and retire this one when the new one signs".to_owned()
+            }
+        };
+        return Err(fault(store, format!("no signing key would be left: {advice}")));
     }
     // Retire the key `key_id` last. This key may be the successor of the gone keys, and a key counts
     // as gone only while its successor is in the store. If the process ends before all keys are
@@ -428,6 +411,10 @@ fn write(
         encoded.ok_or_else(|| Fault::new(store.path(), "the key could not be encoded"))?;
     store.add(&key, &document)?;
     Ok(key)
+}
+
+fn fault(store: &dyn KeyStore, problem: impl Into<String>) -> Vec<Fault> {
+    vec![Fault::new(store.path(), problem)]
 }
 
 /// Locks the store so that keys can be added and retired, and reads its keys.

@@ -73,7 +73,7 @@ pub fn verify<'k>(token: &str, keys: &'k KeySet, at: KeyTime) -> Option<(Claims,
     keys.published(at)
         .filter(|key| header.kid.as_ref().is_none_or(|kid| kid == key.key_id()))
         .find_map(|key| {
-            let verified = decode(token, key.verifier(), &validation).ok()?;
+            let verified = decode(token, &key.verifier, &validation).ok()?;
             Some((verified.claims, key.key_id()))
         })
 }

@@ -68,7 +68,7 @@ impl NewKey {
 
     /// The `kid` that the key will have.
     pub(super) fn key_id(&self) -> &str {
-        self.private_key.thumbprint()
+        &self.private_key.thumbprint
     }
 
     /// Returns the key with these times, and the text of its file. `None` if the key cannot be
@@ -79,8 +79,7 @@ impl NewKey {
         is_immediate: bool,
     ) -> Option<(SigningKey, Zeroizing<String>)> {
         let pem = self.document.to_pem(PEM_LABEL, LineEnding::LF).ok()?;
-        let key = SigningKey::new(self.private_key, times);
-        let key = if is_immediate { key.immediately() } else { key };
+        let key = SigningKey { is_immediate, ..SigningKey::new(self.private_key, times) };
         let KeyTimes { published_at, signs_from } = times;
         let immediate = if is_immediate { format!("{IMMEDIATE}: {YES}\n") } else { String::new() };
         let text = Zeroizing::new(format!(
@@ -107,7 +106,7 @@ pub(crate) fn parse(file: &Path, text: &str) -> Result<SigningKey, Fault> {
         signs_from: time(file, text, SIGNS_FROM)?,
     };
     let key = SigningKey::new(NewKey::parse(file, text)?.private_key, times);
-    Ok(if is_immediate(file, text)? { key.immediately() } else { key })
+    Ok(SigningKey { is_immediate: is_immediate(file, text)?, ..key })
 }
 
 /// Returns the key of `text` and the text with these times. `text` is the document that is called

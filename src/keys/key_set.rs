@@ -10,10 +10,10 @@ use crate::signing::private_key::PrivateKey;
 use crate::time::UnixTime;
 
 /// All keys of an issuer, including those that are not published any more.
-#[derive(Debug)]
 pub struct KeySet {
     keys: Vec<Arc<SigningKey>>,
-    retention: Retention,
+    /// How long verifiers may use key sets and tokens.
+    pub retention: Retention,
 }
 
 impl KeySet {
@@ -32,7 +32,7 @@ impl KeySet {
     /// even if its `published_at` is earlier. If the new key would succeed the key that signs now
     /// (the `signs_from` of the new key is later), the new key begins to sign only when every
     /// cached key set contains it. There are two exceptions, in which the new key begins to sign at
-    /// its `signs_from`: if the new key is [immediate](SigningKey::immediately), and if no key of this
+    /// its `signs_from`: if the new key is [immediate](SigningKey::is_immediate), and if no key of this
     /// key set stays.
     pub fn followed_by(
         &self,
@@ -49,12 +49,12 @@ impl KeySet {
         let since = |key: &Arc<SigningKey>| key.times().signs_from;
         let times = keys.iter().filter_map(known).map(since).chain(kept.iter().map(since));
         let signs_since = life::signs_since(times, now);
-        let age = self.max_age().max(retention.jwks_max_age);
+        let age = self.retention.jwks_max_age.max(retention.jwks_max_age);
         let earliest = now + age + RELOAD_SECONDS;
         let followed = |mut key: SigningKey| match known(&key) {
             Some(known) if known.times == key.times => Arc::clone(known),
             known => {
-                let takes_over = !key.is_immediate()
+                let takes_over = !key.is_immediate
                     && signs_since.is_some_and(|since| key.times.signs_from > since);
                 let fresh = if takes_over { earliest } else { UnixTime(0) };
                 key.not_before = known.map_or(fresh, |known| known.not_before);
@@ -84,7 +84,7 @@ impl KeySet {
 
     /// Iterates over the private keys of all keys.
     pub fn private_keys(&self) -> impl Iterator<Item = &PrivateKey> {
-        self.keys.iter().map(|key| &**key.private_key())
+        self.keys.iter().map(|key| &*key.private_key)
     }
 
     /// Iterates over all keys, each with its state at `at`.
@@ -135,7 +135,7 @@ impl KeySet {
     /// one, which replaces leaked keys.
     pub fn times_of(&self, key: &SigningKey, at: KeyTime) -> KeyTimes {
         let replaces = |other: &Arc<SigningKey>| {
-            other.is_immediate() && key.times.signs_from <= other.times.signs_from
+            other.is_immediate && key.times.signs_from <= other.times.signs_from
         };
         if self.keys.iter().any(replaces) {
             return key.times;
@@ -149,7 +149,7 @@ impl KeySet {
         let keys: Vec<_> = self
             .published(at)
             .map(|key| {
-                let (n, e) = (key.private_key.modulus(), key.private_key.exponent());
+                let (n, e) = (&key.private_key.modulus, &key.private_key.exponent);
                 json!({
                     "kty": "RSA", "use": "sig", "alg": "RS256",
                     "kid": key.key_id(), "n": n, "e": e,
@@ -157,16 +157,6 @@ impl KeySet {
             })
             .collect();
         json!({ "keys": keys }).to_string()
-    }
-
-    /// How long a fetched key set may be used, in seconds.
-    pub fn max_age(&self) -> u64 {
-        self.retention.jwks_max_age
-    }
-
-    /// How long verifiers may use key sets and tokens.
-    pub fn retention(&self) -> Retention {
-        self.retention
     }
 }
 
@@ -185,13 +175,6 @@ mod tests {
 
     const RETENTION: Retention = Retention { jwks_max_age: 300, token_lifetime: 3600 };
 
-    fn document() -> Vec<u8> {
-        let pair = aws_lc_rs::rsa::KeyPair::generate(aws_lc_rs::rsa::KeySize::Rsa2048).unwrap();
-        let der: aws_lc_rs::encoding::Pkcs8V1Der<'_> =
-            aws_lc_rs::encoding::AsDer::as_der(&pair).unwrap();
-        der.as_ref().to_vec()
-    }
-
     fn read(document: &[u8], signs_from: u64) -> SigningKey {
         let signs_from = UnixTime(signs_from);
         let times = KeyTimes { published_at: signs_from, signs_from };
@@ -200,7 +183,7 @@ mod tests {
 
     #[test]
     fn a_key_that_is_read_again_keeps_its_private_key() {
-        let document = document();
+        let document = PrivateKey::generate_document();
         let keys = KeySet::new(vec![read(&document, 1_000)], RETENTION);
         for signs_from in [1_000, 2_000] {
             let again = vec![read(&document, signs_from)];
@@ -212,7 +195,7 @@ mod tests {
 
     #[test]
     fn a_server_that_may_not_know_of_a_postponement_holds_a_key_back_and_keeps_its_predecessor() {
-        let keys = [1_000, 5_000].map(|from| read(&document(), from));
+        let keys = [1_000, 5_000].map(|from| read(&PrivateKey::generate_document(), from));
         let of = |keys: &KeySet, known, now| {
             let at = KeyTime { now: UnixTime(now), known: UnixTime(known), hold_back: 1_800 };
             (keys.signing_key(at).unwrap().times.signs_from.0, keys.published(at).count())
@@ -233,15 +216,15 @@ mod tests {
             assert_eq!(of(&keys, known, now), expected, "{known} {now}");
         }
         // A key that replaces a leaked one waits for no server.
-        let [old, new] = [1_000, 5_000].map(|from| read(&document(), from));
-        let keys = KeySet::new(vec![old, new.immediately()], RETENTION);
+        let [old, new] = [1_000, 5_000].map(|from| read(&PrivateKey::generate_document(), from));
+        let keys = KeySet::new(vec![old, SigningKey { is_immediate: true, ..new }], RETENTION);
         assert_eq!(of(&keys, 4_999, 5_000).0, 5_000);
     }
 
     #[test]
     fn a_new_key_signs_only_once_every_cached_key_set_contains_it() {
         let key = |signs_from: u64| {
-            let document = document();
+            let document = PrivateKey::generate_document();
             move || read(&document, signs_from)
         };
         let (ancient, first, late) = (key(0), key(1_000), key(5_000));

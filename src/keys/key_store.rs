@@ -85,7 +85,7 @@ pub trait KeyStore {
 }
 
 /// The keys of a store, each read by itself.
-#[derive(Debug, Default)]
+#[derive(Default)]
 pub struct StoredKeys {
     /// The keys, each with the name of its document, in the order of the names.
     pub keys: Vec<(PathBuf, SigningKey)>,

@@ -65,22 +65,15 @@ impl Retention {
         }
     }
 
-    /// Returns the times of a key that is generated at `now` in addition to the issuer's other
-    /// keys. The key begins to sign when every cached key set that lacks the key has expired. This
-    /// takes twice `jwks_max_age`, because one cache may have been filled from another.
-    pub fn publish_at(&self, now: UnixTime) -> KeyTimes {
-        KeyTimes { published_at: now, signs_from: now + 2 * self.jwks_max_age }
-    }
-
     /// Returns the times of a key that is generated at `now` in addition to the issuer's keys
-    /// `others`. The times are those of [`publish_at`](Self::publish_at), except that `signs_from`
-    /// is always later than the `signs_from` of the key that signs at `now`. The exception matters
-    /// if the clock was set back to a time before the `signs_from` of all `others`.
+    /// `others`. The key begins to sign when every cached key set that lacks the key has expired.
+    /// This takes twice `jwks_max_age`, because one cache may have been filled from another. It
+    /// always begins later than the key that signs at `now`: this matters if the clock was set back
+    /// to a time before the `signs_from` of all `others`.
     pub fn publish_beside(&self, others: &[KeyTimes], now: UnixTime) -> KeyTimes {
-        let times = self.publish_at(now);
         let signs_since = signs_since(others.iter().map(|key| key.signs_from), now);
         let next = signs_since.map_or(UnixTime(0), |since| since + 1);
-        KeyTimes { signs_from: times.signs_from.max(next), ..times }
+        KeyTimes { published_at: now, signs_from: next.max(now + 2 * self.jwks_max_age) }
     }
 
     /// Returns the retirement of a key whose successor begins to sign at `retires_at`.
@@ -205,13 +198,9 @@ mod tests {
         assert_eq!((made.published_at.0, made.signs_from.0), (1_000, 10_001));
         assert_eq!(state_of(made, &[first, made], 1_600), KeyState::Published);
         // If the clock was not set back, the new key waits only until cached key sets have expired.
-        assert_eq!(
-            RETENTION.publish_beside(&[first], UnixTime(10_000)),
-            RETENTION.publish_at(UnixTime(10_000))
-        );
-        assert_eq!(
-            RETENTION.publish_beside(&[], UnixTime(10_000)),
-            RETENTION.publish_at(UnixTime(10_000))
-        );
+        for others in [&[first][..], &[]] {
+            let made = RETENTION.publish_beside(others, UnixTime(10_000));
+            assert_eq!((made.published_at.0, made.signs_from.0), (10_000, 10_600));
+        }
     }
 }

@@ -10,6 +10,7 @@
 
 use crate::keys::key_set::KeySet;
 use crate::keys::life::{KeyTimes, Retention, signs_since};
+use crate::keys::signing_key::SigningKey;
 use crate::time::UnixTime;
 
 /// The rules of a rotation. All times are in seconds.
@@ -69,12 +70,12 @@ impl PlannedKey {
     /// Returns all keys of `keys`, with the times in their documents: a server that holds a key back
     /// must not take that for the time at which the others begin.
     pub fn all(keys: &KeySet) -> Vec<Self> {
-        let planned = keys.iter().map(|key| Self {
-            id: key.key_id().to_owned(),
-            times: key.times,
-            is_immediate: key.is_immediate(),
-        });
-        planned.collect()
+        keys.iter().map(Self::of).collect()
+    }
+
+    pub(super) fn of(key: &SigningKey) -> Self {
+        let (id, is_immediate) = (key.key_id().to_owned(), key.is_immediate);
+        Self { id, times: key.times, is_immediate }
     }
 }
 

@@ -1,7 +1,6 @@
 //! An RSA signing key of the issuer: a private key, and the times at which it is published and
 //! signs.
 
-use std::fmt;
 use std::sync::Arc;
 
 use base64::Engine as _;
@@ -16,15 +15,22 @@ use crate::time::UnixTime;
 
 /// A signing key, with precomputed values that are needed to mint and to verify a token.
 pub struct SigningKey {
-    pub(super) private_key: Arc<PrivateKey>,
+    /// The private key, which signs.
+    pub private_key: Arc<PrivateKey>,
     /// The times in the key's file.
     pub(super) times: KeyTimes,
-    is_immediate: bool,
+    /// Whether the key starts to sign at `signs_from`, even if cached key sets do not contain it yet.
+    /// This is for a key that replaces leaked keys.
+    pub is_immediate: bool,
     /// The key does not sign before this time, even if `times.signs_from` is earlier.
     pub(super) not_before: UnixTime,
-    at_jwt_header: String,
-    verifier: DecodingKey,
-    fetches: Tally,
+    /// The base64url-encoded protected header of an `at+jwt` signed with this key.
+    pub at_jwt_header: String,
+    /// The public key, for verifying the issuer's own tokens.
+    pub verifier: DecodingKey,
+    /// Counts the fetches of key sets that contain this key. The count begins when this process
+    /// loads the key. It shows operators whether verifiers know the key.
+    pub fetches: Tally,
 }
 
 impl SigningKey {
@@ -32,9 +38,9 @@ impl SigningKey {
     pub fn new(private_key: PrivateKey, times: KeyTimes) -> Self {
         // The header of an access token (RFC 9068, section 2.1). The `kid` is base64url, which
         // needs no escaping.
-        let key_id = private_key.thumbprint();
+        let key_id = &private_key.thumbprint;
         let header = format!(r#"{{"alg":"RS256","kid":"{key_id}","typ":"at+jwt"}}"#);
-        let public = PublicKeyComponents::<Vec<u8>>::from(private_key.ring().public());
+        let public = PublicKeyComponents::<Vec<u8>>::from(private_key.ring.public());
         Self {
             at_jwt_header: URL_SAFE_NO_PAD.encode(header),
             verifier: DecodingKey::from_rsa_raw_components(&public.n, &public.e),
@@ -46,26 +52,9 @@ impl SigningKey {
         }
     }
 
-    /// Makes the key start to sign at `signs_from`, even if cached key sets do not contain the key
-    /// yet. This is for a key that replaces leaked keys.
-    pub fn immediately(self) -> Self {
-        Self { is_immediate: true, ..self }
-    }
-
-    /// Whether the key starts to sign at `signs_from`, even if cached key sets do not contain the
-    /// key yet.
-    pub fn is_immediate(&self) -> bool {
-        self.is_immediate
-    }
-
     /// The `kid`: the key's thumbprint (RFC 7638).
     pub fn key_id(&self) -> &str {
-        self.private_key.thumbprint()
-    }
-
-    /// The private key, which signs.
-    pub fn private_key(&self) -> &Arc<PrivateKey> {
-        &self.private_key
+        &self.private_key.thumbprint
     }
 
     /// When the key is published and when it begins to sign. `signs_from` is later than in the
@@ -76,29 +65,6 @@ impl SigningKey {
 
     /// The length of the modulus, and so of a signature, in bits.
     pub fn bits(&self) -> usize {
-        self.private_key.ring().public().modulus_len() * 8
-    }
-
-    /// The public key, for verifying the issuer's own tokens.
-    pub fn verifier(&self) -> &DecodingKey {
-        &self.verifier
-    }
-
-    /// The base64url-encoded protected header of an `at+jwt` signed with this key.
-    pub fn at_jwt_header(&self) -> &str {
-        &self.at_jwt_header
-    }
-
-    /// Counts the fetches of key sets that contain this key. The count begins when this process
-    /// loads the key. It shows operators whether verifiers know the key.
-    pub fn fetches(&self) -> &Tally {
-        &self.fetches
-    }
-}
-
-/// Shows only the key id.
-impl fmt::Debug for SigningKey {
-    fn fmt(&self, f: &mut fmt::Formatter<'_>) -> fmt::Result {
-        f.debug_struct("SigningKey").field("key_id", &self.key_id()).finish_non_exhaustive()
+        self.private_key.ring.public().modulus_len() * 8
     }
 }

@@ -74,6 +74,12 @@ impl Client {
         self.secrets.iter().any(|secret| secret.hash.as_slow().is_some())
     }
 
+    /// Returns the audience of the client's tokens, which is `issuer` if the registration has none.
+    pub fn audiences<'a>(&'a self, issuer: &'a str) -> impl Iterator<Item = &'a str> + Clone {
+        let default = self.audience.is_empty().then_some(issuer);
+        self.audience.iter().map(|audience| &**audience).chain(default)
+    }
+
     /// Whether a proxy must forward the client's certificate, because the client may authenticate
     /// with a certificate or because the client's tokens are bound to a certificate.
     pub fn needs_certificate(&self) -> bool {

@@ -1,7 +1,5 @@
 //! `private_key_jwt`: client authentication by a JWT that the client signs (RFC 7521, RFC 7523).
 
-use std::fmt;
-
 use serde::Deserialize;
 use serde_json::Value;
 
@@ -16,12 +14,8 @@ pub const JWT_BEARER: &str = "urn:ietf:params:oauth:client-assertion-type:jwt-be
 pub struct ClientAssertion<'a> {
     jwt: ForeignJwt<'a>,
     algorithm: Algorithm,
-    client_id: String,
-    token_id: String,
     audience: Audience,
-    expires_at: UnixTime,
-    issued_at: Option<UnixTime>,
-    not_before: Option<UnixTime>,
+    claims: Claims,
 }
 
 impl<'a> ClientAssertion<'a> {
@@ -43,61 +37,59 @@ impl<'a> ClientAssertion<'a> {
         if claims.iss != claims.sub || claims.iss.is_empty() || claims.jti.is_empty() {
             return Err(AssertionError::Malformed);
         }
-        let audience = serde_json::from_value(claims.aud).map_err(|_| AssertionError::Audience)?;
-        Ok(Self {
-            jwt,
-            algorithm,
-            client_id: claims.iss,
-            token_id: claims.jti,
-            audience,
-            expires_at: claims.exp.0,
-            issued_at: claims.iat.map(|date| date.0),
-            not_before: claims.nbf.map(|date| date.0),
-        })
+        let audience = Audience::deserialize(&claims.aud).map_err(|_| AssertionError::Audience)?;
+        Ok(Self { jwt, algorithm, audience, claims })
     }
 
     /// The id of the client that the assertion claims to be from.
     pub fn client_id(&self) -> &str {
-        &self.client_id
+        &self.claims.iss
     }
 
     /// Checks the audience and the times. The result does not depend on the client that the
-    /// assertion names.
+    /// assertion names. `issuer` is the issuer's URL. `endpoints` are the paths of the token endpoint
+    /// and of the called endpoint, relative to the issuer; the URLs of these endpoints are accepted
+    /// as audience. `None` if the only accepted audience is the issuer, as a string (RFC 7523bis).
     ///
     /// # Errors
     ///
     /// [`AssertionError::Audience`] or [`AssertionError::Time`].
-    pub fn check(&self, expected: &Expected<'_>) -> Result<Accepted<'_>, AssertionError> {
-        let form = self.audience_form(expected).ok_or(AssertionError::Audience)?;
-        let now = expected.now;
+    pub fn check(
+        &self,
+        issuer: &str,
+        endpoints: Option<[&str; 2]>,
+        now: UnixTime,
+    ) -> Result<Accepted<'_>, AssertionError> {
+        let form = self.audience_form(issuer, endpoints).ok_or(AssertionError::Audience)?;
         let is_ahead = |time: UnixTime| time > now + SKEW;
         // Without `iat`, assume the earliest possible time of signing: `MAX_LIFE` before `exp`. So
         // `exp` may be at most `MAX_LIFE + SKEW` seconds ahead of the server's clock.
-        let (signed_at, until) = match self.issued_at {
-            Some(issued_at) => (issued_at, self.expires_at.min(issued_at + MAX_LIFE)),
-            None => (self.expires_at - MAX_LIFE, self.expires_at),
+        let Claims { jti, exp: NumericDate(exp), iat, nbf, .. } = &self.claims;
+        let (signed_at, until) = match *iat {
+            Some(NumericDate(iat)) => (iat, (iat + MAX_LIFE).min(*exp)),
+            None => (*exp - MAX_LIFE, *exp),
         };
-        if until <= now || is_ahead(signed_at) || self.not_before.is_some_and(is_ahead) {
+        if until <= now || is_ahead(signed_at) || nbf.is_some_and(|nbf| is_ahead(nbf.0)) {
             return Err(AssertionError::Time);
         }
-        Ok(Accepted { token_id: &self.token_id, signed_at, until, audience: form })
+        Ok(Accepted { token_id: jti, signed_at, until, audience: form })
     }
 
     /// Returns how the assertion's `aud` identifies this server: by the issuer (as a string or in
     /// an array) or by the URL of an endpoint. `None` if the audience does not identify this
-    /// server, or if `expected` or the assertion's `typ` does not permit this kind of audience.
-    fn audience_form(&self, expected: &Expected<'_>) -> Option<AudienceForm> {
+    /// server, or if `endpoints` or the assertion's `typ` does not permit this kind of audience.
+    fn audience_form(&self, issuer: &str, endpoints: Option<[&str; 2]>) -> Option<AudienceForm> {
         let (name, form) = match &self.audience {
             Audience::String(name) => (name, AudienceForm::Issuer),
             Audience::Array([name]) => (name, AudienceForm::IssuerArray),
         };
-        let form = if name == expected.issuer {
+        let form = if name == issuer {
             form
         } else {
-            let path = name.strip_prefix(expected.issuer.trim_end_matches('/'))?;
-            expected.endpoints?.contains(&path).then_some(AudienceForm::Endpoint)?
+            let path = name.strip_prefix(issuer.trim_end_matches('/'))?;
+            endpoints?.contains(&path).then_some(AudienceForm::Endpoint)?
         };
-        let is_strict = expected.endpoints.is_none() || self.is_of_the_strict_type();
+        let is_strict = endpoints.is_none() || self.is_of_the_strict_type();
         (form == AudienceForm::Issuer || !is_strict).then_some(form)
     }
 
@@ -132,13 +124,6 @@ impl<'a> ClientAssertion<'a> {
     }
 }
 
-/// Hides the content, because an assertion is a credential.
-impl fmt::Debug for ClientAssertion<'_> {
-    fn fmt(&self, f: &mut fmt::Formatter<'_>) -> fmt::Result {
-        f.write_str("ClientAssertion(…)")
-    }
-}
-
 /// An assertion whose audience and times are valid. An assertion may be used only once, so the
 /// caller must record its use.
 #[derive(Clone, Copy, Debug)]
@@ -152,19 +137,6 @@ pub struct Accepted<'a> {
     pub until: UnixTime,
     /// How the assertion's `aud` identifies this server.
     pub audience: AudienceForm,
-}
-
-/// The values that an assertion is checked against.
-#[derive(Clone, Copy, Debug)]
-pub struct Expected<'a> {
-    /// The current time.
-    pub now: UnixTime,
-    /// The issuer's URL.
-    pub issuer: &'a str,
-    /// The paths of the token endpoint and of the called endpoint, relative to the issuer. The URLs
-    /// of these endpoints are accepted as audience. `None` if the only accepted audience is the
-    /// issuer, as a string (RFC 7523bis).
-    pub endpoints: Option<[&'a str; 2]>,
 }
 
 /// The single audience of an assertion: a string, or an array of exactly one string, as some

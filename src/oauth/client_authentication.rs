@@ -17,13 +17,17 @@ use crate::oauth::header_field::HeaderField;
 
 /// The credentials of a request, not verified yet.
 pub struct Credentials<'a> {
-    client_id: Cow<'a, str>,
-    proof: Proof<'a>,
-    /// See [`Self::is_raw`].
-    is_raw: bool,
-    /// The Basic pair, read without form-decoding. `None` if form-decoding does not change the
-    /// pair, or if the body has a `client_id` that differs from the id in this reading.
-    raw: Option<Box<Self>>,
+    /// The `client_id` in the credentials.
+    pub client_id: Cow<'a, str>,
+    /// The proof that the request is from the client.
+    pub proof: Proof<'a>,
+    /// Whether this is a Basic pair whose id or secret is used without form-decoding, although
+    /// form-decoding would change the pair or fail.
+    pub is_raw: bool,
+    /// The Basic pair, read without form-decoding. The caller must try both this reading and
+    /// `self`. `None` if form-decoding does not change the pair, or if the body has a `client_id`
+    /// that differs from the id in this reading.
+    pub raw: Option<Box<Self>>,
 }
 
 impl<'a> Credentials<'a> {
@@ -139,9 +143,9 @@ impl<'a> Credentials<'a> {
         if assertion_type != Some(JWT_BEARER) {
             return Err(Cause::UnsupportedAuthentication);
         }
-        let assertion = ClientAssertion::read(assertion)?;
+        let assertion = ClientAssertion::read(assertion).map_err(Cause::Assertion)?;
         if body_id.is_some_and(|id| id != assertion.client_id()) {
-            return Err(AssertionError::ClientId.into());
+            return Err(Cause::Assertion(AssertionError::ClientId));
         }
         Ok(Self {
             client_id: Cow::Owned(assertion.client_id().to_owned()),
@@ -151,32 +155,9 @@ impl<'a> Credentials<'a> {
         })
     }
 
-    /// Whether this is a Basic pair whose id or secret is used without form-decoding, although
-    /// form-decoding would change the pair or fail.
-    pub fn is_raw(&self) -> bool {
-        self.is_raw
-    }
-
-    /// The Basic pair, read without form-decoding. The caller must try both this reading and
-    /// `self`. `None` if form-decoding does not change the pair, or if the body has a `client_id`
-    /// that differs from the id in this reading.
-    pub fn raw_reading(&self) -> Option<&Self> {
-        self.raw.as_deref()
-    }
-
-    /// The `client_id` in the credentials.
-    pub fn client_id(&self) -> &str {
-        &self.client_id
-    }
-
-    /// The proof that the request is from the client.
-    pub fn proof(&self) -> &Proof<'a> {
-        &self.proof
-    }
-
     /// All secrets in clear text. A Basic pair that is read in two ways has two secrets.
     pub fn secrets(&self) -> Vec<&str> {
-        let raw = self.raw_reading().and_then(Self::client_secret);
+        let raw = self.raw.as_deref().and_then(Self::client_secret);
         self.client_secret().into_iter().chain(raw).collect()
     }
 
@@ -258,9 +239,9 @@ mod tests {
                 &parameters,
             )?;
             let shown = |read: &Credentials<'_>| {
-                format!("{}:{} {}", read.client_id(), read.client_secret().unwrap(), read.is_raw)
+                format!("{}:{} {}", read.client_id, read.client_secret().unwrap(), read.is_raw)
             };
-            Ok([Some(shown(&read)), read.raw_reading().map(shown)])
+            Ok([Some(shown(&read)), read.raw.as_deref().map(shown)])
         };
         let two = |first: &str, second: &str| Ok([Some(first.to_owned()), Some(second.to_owned())]);
         let one = |only: &str| Ok([Some(only.to_owned()), None]);

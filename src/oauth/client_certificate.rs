@@ -4,7 +4,7 @@
 //! certificate and compares its names and its public key with those registered for a client.
 
 use std::borrow::Cow;
-use std::fmt::{self, Write as _};
+use std::fmt::Write as _;
 
 use pkcs8::der::asn1::{ObjectIdentifier, UintRef};
 use pkcs8::der::referenced::OwnedToRef;
@@ -51,7 +51,7 @@ impl Verification {
 }
 
 /// The client certificate of a request.
-#[derive(Debug, Default)]
+#[derive(Default)]
 pub enum ShownCertificate {
     /// No trusted proxy has forwarded a verified certificate.
     #[default]
@@ -87,14 +87,16 @@ impl ShownCertificate {
 /// request. So a request for an unregistered client takes as long as a request for a registered
 /// client.
 pub struct ClientCertificate {
-    verification: Verification,
+    /// How the proxy verified the certificate.
+    pub verification: Verification,
     /// The subject as formatted by [`distinguished_name`].
     subject: String,
     is_self_issued: bool,
     alternative_names: Vec<CertificateSubject>,
     /// The thumbprint of the public key; `None` if the type of the key is not supported.
     key: Option<Thumbprint>,
-    thumbprint: Thumbprint,
+    /// The SHA-256 of the certificate in DER: `x5t#S256` (RFC 8705, section 3.1).
+    pub thumbprint: Thumbprint,
 }
 
 impl ClientCertificate {
@@ -111,7 +113,7 @@ impl ClientCertificate {
             subject: distinguished_name(content.subject()),
             is_self_issued: content.subject() == content.issuer(),
             alternative_names: alternative_names(content),
-            key: public_key(content).map(|key| key.thumbprint()),
+            key: public_key(content).map(|key| key.thumbprint),
             thumbprint: sha256(der.as_bytes()),
         })
     }
@@ -128,12 +130,7 @@ impl ClientCertificate {
 
     /// Whether the certificate's public key is one of `keys`.
     pub fn has_key_of(&self, keys: &[PublicKey]) -> bool {
-        self.key.is_some_and(|own| keys.iter().any(|key| key.thumbprint() == own))
-    }
-
-    /// How the proxy verified the certificate.
-    pub fn verification(&self) -> Verification {
-        self.verification
+        self.key.is_some_and(|own| keys.iter().any(|key| key.thumbprint == own))
     }
 
     /// Returns the subject if this is a self-issued certificate that the proxy trusts as an
@@ -142,11 +139,6 @@ impl ClientCertificate {
     pub fn authority(&self) -> Option<&str> {
         let is_authority = self.verification == Verification::Trusted && self.is_self_issued;
         is_authority.then_some(&*self.subject)
-    }
-
-    /// The SHA-256 of the certificate in DER: `x5t#S256` (RFC 8705, section 3.1).
-    pub fn thumbprint(&self) -> Thumbprint {
-        self.thumbprint
     }
 }
 
@@ -186,12 +178,6 @@ fn public_key(content: &TbsCertificate) -> Option<PublicKey> {
         }
         ED25519 => PublicKey::ed25519(key).ok(),
         _ => None,
-    }
-}
-
-impl fmt::Debug for ClientCertificate {
-    fn fmt(&self, f: &mut fmt::Formatter<'_>) -> fmt::Result {
-        f.write_str("ClientCertificate(…)")
     }
 }
 

@@ -9,7 +9,8 @@
 #[derive(Clone, Copy, Debug, Default, PartialEq, Eq, Hash)]
 pub struct ClientNetwork {
     prefix: Option<u128>,
-    is_shared: bool,
+    /// Whether many clients may use this network.
+    pub is_shared: bool,
 }
 
 impl ClientNetwork {
@@ -30,10 +31,5 @@ impl ClientNetwork {
     /// Marks the network as shared.
     pub fn shared(self) -> Self {
         Self { is_shared: true, ..self }
-    }
-
-    /// Whether many clients may use this network.
-    pub fn is_shared(self) -> bool {
-        self.is_shared
     }
 }

@@ -14,19 +14,6 @@ use crate::jose::public_key::PublicKey;
 use crate::jose::thumbprint::Thumbprint;
 use crate::time::UnixTime;
 
-/// The values that a proof is checked against.
-#[derive(Clone, Copy, Debug)]
-pub struct ExpectedProof<'a> {
-    /// The request's method.
-    pub method: &'a str,
-    /// The request's URL, without query and fragment.
-    pub url: &'a str,
-    /// The current time.
-    pub now: UnixTime,
-    /// The server's nonces; `None` if a proof needs no nonce.
-    pub nonces: Option<&'a Nonces>,
-}
-
 /// A valid proof. A proof may be used only once, so the caller must record its use.
 #[derive(Debug)]
 pub struct Proof {
@@ -41,12 +28,18 @@ pub struct Proof {
 }
 
 impl Proof {
-    /// Verifies a proof (RFC 9449, section 4.3).
+    /// Verifies the proof of a POST request to `url`, which has neither query nor fragment (RFC
+    /// 9449, section 4.3). `nonces` are the server's nonces; `None` if a proof needs no nonce.
     ///
     /// # Errors
     ///
     /// A [`DpopError`]. It is [`DpopError::Nonce`] only if the proof is valid apart from the nonce.
-    pub fn verify(text: &[u8], expected: &ExpectedProof<'_>) -> Result<Self, DpopError> {
+    pub fn verify(
+        text: &[u8],
+        url: &str,
+        now: UnixTime,
+        nonces: Option<&Nonces>,
+    ) -> Result<Self, DpopError> {
         let text = std::str::from_utf8(text).map_err(|_| DpopError::Malformed)?;
         let jwt = ForeignJwt::read(text).ok_or(DpopError::Malformed)?;
         if jwt.token_type() != Some("dpop+jwt") {
@@ -59,24 +52,24 @@ impl Proof {
         if claims.jti.is_empty() {
             return Err(DpopError::Malformed);
         }
-        let urls = [&*claims.htu, expected.url].map(normalized);
-        if claims.htm != expected.method || urls[0].is_none() || urls[0] != urls[1] {
+        let urls = [&*claims.htu, url].map(normalized);
+        if claims.htm != "POST" || urls[0].is_none() || urls[0] != urls[1] {
             return Err(DpopError::Target);
         }
-        let (now, issued_at) = (expected.now, claims.iat.0);
+        let issued_at = claims.iat.0;
         if issued_at > now + SKEW || now.since(issued_at) > MAX_AGE {
             return Err(DpopError::Time);
         }
         if !jwt.is_signed_by_embedded(&key, algorithm) {
             return Err(DpopError::Signature);
         }
-        if let Some(nonces) = expected.nonces
+        if let Some(nonces) = nonces
             && !claims.nonce.is_some_and(|nonce| nonces.accept(&nonce, now))
         {
             return Err(DpopError::Nonce);
         }
         let until = issued_at + MAX_AGE + 1;
-        Ok(Self { thumbprint: key.thumbprint(), token_id: claims.jti, issued_at, until })
+        Ok(Self { thumbprint: key.thumbprint, token_id: claims.jti, issued_at, until })
     }
 }
 
@@ -128,12 +121,6 @@ impl Nonces {
     fn of(&self, window: u64) -> String {
         let tag = hmac::sign(&self.0, &window.to_be_bytes());
         URL_SAFE_NO_PAD.encode(&tag.as_ref()[..16])
-    }
-}
-
-impl std::fmt::Debug for Nonces {
-    fn fmt(&self, f: &mut std::fmt::Formatter<'_>) -> std::fmt::Result {
-        f.write_str("Nonces(…)")
     }
 }
 

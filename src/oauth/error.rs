@@ -400,21 +400,3 @@ impl From<FormError> for Cause {
         Self::Form(error)
     }
 }
-
-impl From<AssertionError> for Cause {
-    fn from(error: AssertionError) -> Self {
-        Self::Assertion(error)
-    }
-}
-
-impl From<DpopError> for Cause {
-    fn from(error: DpopError) -> Self {
-        Self::Dpop(error)
-    }
-}
-
-impl From<ScopeError> for Cause {
-    fn from(error: ScopeError) -> Self {
-        Self::Scope(error)
-    }
-}

@@ -73,17 +73,13 @@ impl<'a> Grant<'a> {
         // A scope that is empty or has only spaces counts as absent.
         let requested = request.scope.filter(|scope| !scope.trim_matches(' ').is_empty());
         let scope = match (requested, &client.default_scopes) {
-            (Some(requested), _) => scope::grant(requested, &client.scopes)?,
+            (Some(requested), _) => {
+                scope::grant(requested, &client.scopes).map_err(Cause::Scope)?
+            }
             (None, Some(default)) if !default.is_empty() => Cow::Borrowed(default.as_str()),
             (None, _) => return Err(Cause::ScopeMissing),
         };
-        let known = |resource: &str| {
-            if client.audience.is_empty() {
-                resource == issuer
-            } else {
-                client.audience.iter().any(|audience| **audience == *resource)
-            }
-        };
+        let known = |resource: &str| client.audiences(issuer).any(|audience| audience == resource);
         if !request.resources.iter().all(|resource| is_resource(resource) && known(resource)) {
             return Err(Cause::Target);
         }

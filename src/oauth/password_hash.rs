@@ -28,7 +28,8 @@ use zeroize::Zeroizing;
 #[derive(PartialEq, Eq)]
 pub struct PasswordHash {
     stored: Box<str>,
-    work: Work,
+    /// The cost of a comparison.
+    pub work: Work,
     salt: Box<[u8]>,
     output: Box<[u8]>,
 }
@@ -167,11 +168,6 @@ impl PasswordHash {
     /// Returns the stored form.
     pub fn as_stored(&self) -> &str {
         &self.stored
-    }
-
-    /// The cost of a comparison.
-    pub fn work(&self) -> Work {
-        self.work
     }
 
     /// Whether `secret` has this hash. The computation is slow: never call this on an event loop.
@@ -330,7 +326,7 @@ mod tests {
         ] {
             let made = PasswordHash::of("secret", work, [7; 16]).unwrap();
             let read = PasswordHash::parse(made.as_stored()).unwrap();
-            assert_eq!(read.work(), work);
+            assert_eq!(read.work, work);
             assert!(read.is_of("secret") && !read.is_of("other"));
         }
         assert!(Work::ARGON2ID.is_sane() && Work::PBKDF2_SHA256.is_sane());
@@ -385,7 +381,7 @@ mod tests {
         for (stored, length) in
             [(&*stored, 64), (FOREIGN[2], 32), (FOREIGN[0], 32), (FOREIGN[4], 23)]
         {
-            let work = PasswordHash::parse(stored).unwrap().work();
+            let work = PasswordHash::parse(stored).unwrap().work;
             let [first, second] = [0, 1].map(|number| PasswordHash::unmatchable(work, number));
             assert_eq!(first.output.len(), length, "{stored}");
             assert_ne!(first.as_stored(), second.as_stored());
@@ -395,7 +391,7 @@ mod tests {
     #[test]
     fn no_secret_matches_an_unmatchable_hash_and_debug_shows_no_hash() {
         for stored in FOREIGN {
-            let work = PasswordHash::parse(stored).unwrap().work();
+            let work = PasswordHash::parse(stored).unwrap().work;
             assert!(!PasswordHash::unmatchable(work, 0).is_of("imported-secret"));
         }
         let shown = format!("{:?}", PasswordHash::parse(FOREIGN[4]).unwrap());

@@ -6,7 +6,6 @@
 //! ```
 
 use std::borrow::Cow;
-use std::fmt;
 use std::sync::Arc;
 
 /// A set of scope tokens, possibly empty, in the order of registration.
@@ -49,12 +48,6 @@ impl ScopeSet {
 
     fn tokens(&self) -> impl Iterator<Item = &str> {
         self.0.split(' ').filter(|token| !token.is_empty())
-    }
-}
-
-impl fmt::Display for ScopeSet {
-    fn fmt(&self, f: &mut fmt::Formatter<'_>) -> fmt::Result {
-        f.write_str(&self.0)
     }
 }
 

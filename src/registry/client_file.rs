@@ -57,18 +57,8 @@ pub struct Loaded {
 /// # Errors
 ///
 /// Every fault in the file and in the key files that it names.
-pub fn load(file: &Path) -> Result<Registry, Vec<Fault>> {
-    Ok(load_first(file)?.registry)
-}
-
-/// Like [`load`], with the key files of the clients.
-///
-/// # Errors
-///
-/// Every fault in the file and in the key files that it names.
-pub fn load_first(file: &Path) -> Result<Loaded, Vec<Fault>> {
-    let text = read(file)?;
-    parse_all(file, &text, OnKeyFault::Refuse)
+pub fn load(file: &Path) -> Result<Loaded, Vec<Fault>> {
+    parse_all(file, &read(file)?, OnKeyFault::Refuse)
 }
 
 /// Reads the registry from `file`. If a client's key file has a fault, the client keeps the keys
@@ -83,8 +73,7 @@ pub fn load_beside(
     in_force: &Registry,
     paths: &KeyPaths,
 ) -> Result<Loaded, Vec<Fault>> {
-    let text = read(file)?;
-    parse_all(file, &text, OnKeyFault::Keep(in_force, paths))
+    parse_all(file, &read(file)?, OnKeyFault::Keep(in_force, paths))
 }
 
 /// Reads the key files of the registry `in_force` again, because a newer registry has a fault.

@@ -95,7 +95,7 @@ impl Registry {
             if is_same && changed.is_none() {
                 continue;
             }
-            let table = changed.get_or_insert_with(|| shard.table());
+            let table = changed.get_or_insert_with(|| shard.clients.clone());
             let is_it = |known: &Arc<Registered>| known.client.id == *update.id();
             let entry = table.entry(hash, is_it, |known| self.hash_of(known));
             let after = match update {
@@ -124,7 +124,7 @@ impl Registry {
     }
 
     fn of(hasher: RandomState, shards: [Arc<Shard>; SHARDS]) -> Self {
-        let len = shards.iter().map(|shard| shard.len()).sum();
+        let len = shards.iter().map(|shard| shard.clients.len()).sum();
         Self { hasher, shards, len }
     }
 
@@ -156,7 +156,7 @@ impl Registry {
                 }
             }
             // Most changes remove no client.
-            if !is_kin || known < old_shard.len() {
+            if !is_kin || known < old_shard.clients.len() {
                 let removed = old_shard.iter().filter(|before| self.get(&before.id).is_none());
                 found
                     .extend(removed.map(|before| Difference { before: Some(before), after: None }));
@@ -307,7 +307,7 @@ impl Registry {
                 unchanged += 1;
             }
         }
-        if unchanged == table.len() && unchanged == before.len() {
+        if unchanged == table.len() && unchanged == before.clients.len() {
             Arc::clone(before)
         } else {
             Arc::new(Shard::new(table))

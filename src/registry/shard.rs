@@ -12,7 +12,8 @@ use crate::registry::registered::Registered;
 /// another shard, which takes this shard's place in the next registry.
 #[derive(Default)]
 pub struct Shard {
-    clients: Table,
+    /// The clients.
+    pub clients: Table,
     /// The values that are derived from the clients.
     pub derived: Derived,
 }
@@ -36,16 +37,6 @@ impl Shard {
     /// Returns the clients in no particular order.
     pub fn iter(&self) -> impl Iterator<Item = &Client> + Clone {
         self.clients.iter().map(|registered| &registered.client)
-    }
-
-    /// The number of clients.
-    pub fn len(&self) -> usize {
-        self.clients.len()
-    }
-
-    /// Returns a copy of the clients, to be changed.
-    pub fn table(&self) -> Table {
-        self.clients.clone()
     }
 }
 

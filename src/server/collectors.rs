@@ -111,7 +111,7 @@ const METRICS: [Metric; 28] = [
             let snapshot = context.snapshot();
             for (key, _) in shown(&snapshot.keys, context.key_time(&snapshot, context.clock.now()))
             {
-                each(&[key.key_id()], key.fetches().count());
+                each(&[key.key_id()], key.fetches.count());
             }
         }),
     ),

@@ -232,8 +232,8 @@ impl Reloader {
             );
         }
         let is_new = |key: &&SigningKey| old.iter().all(|known| known.key_id() != key.key_id());
-        let private_keys = keys.iter().filter(is_new).map(|key| &**key.private_key());
-        let prepared = self.context.engine.backends().prepare(private_keys);
+        let private_keys = keys.iter().filter(is_new).map(|key| &*key.private_key);
+        let prepared = self.context.engine.backends.prepare(private_keys);
         prepared.err().map(|fault| StartError::from(fault).to_string())
     }
 
@@ -342,7 +342,7 @@ impl Reloader {
         let differences = registry.differences(&old.clients);
         let mut lifetimes = old.lifetimes.followed_by(&clients, &differences, now);
         let is_longer = lifetimes.learn(learned, now);
-        let retention = retention(&config, &clients, &lifetimes).max(old.keys.retention());
+        let retention = retention(&config, &clients, &lifetimes).max(old.keys.retention);
         let keys = old.keys.followed_by(keys, kept_keys, retention, now);
         let generation = old.generation + 1;
         let new = Snapshot::new(clients, keys, issuer, config);
@@ -356,7 +356,7 @@ impl Reloader {
             return Ok(false);
         }
 
-        self.context.engine.backends().prepare(new.keys.private_keys())?;
+        self.context.engine.backends.prepare(new.keys.private_keys())?;
         self.context.prepare(&new.config)?;
         in_force.lacks_lifetimes |= !old.lifetimes.is_recorded_as(&new.lifetimes, &differences);
         let new = Arc::new(new);

@@ -26,7 +26,7 @@ impl FileRotation {
     pub(super) fn look(this: &Mutex<Self>, context: &Context, snapshot: &Snapshot) {
         let Some(mut this) = this.try_lock() else { return };
         let live = &snapshot.config.live;
-        let retention = snapshot.keys.retention();
+        let retention = snapshot.keys.retention;
         let too_short = live.rotate_every.and_then(|every| Rotation::problem(every, &retention));
         if let Some(problem) = too_short.as_ref().filter(|it| this.too_short.as_ref() != Some(*it))
         {

@@ -46,8 +46,9 @@ impl Backends {
     ) -> Result<bool, NoBatches> {
         let may_batch = matches!(self.choice, SignerChoice::Auto | SignerChoice::Batch);
         let can_batch = |key: &PrivateKey| {
-            let pays_from =
-                key.batch_pays_from.get_or_init(|| try_batches(key, key.batch()?, self.single));
+            let pays_from = key
+                .batch_pays_from
+                .get_or_init(|| try_batches(key, key.batch.as_ref()?, self.single));
             pays_from.is_some()
         };
         // Counts, so that every key is prepared even if another one cannot sign in batches.
@@ -63,9 +64,9 @@ impl Backends {
 /// `None` if the batches of `key` differ from ring's signatures.
 fn try_batches(key: &PrivateKey, batch: &BatchKey, single: SingleSigner) -> Option<usize> {
     let random = blinding();
-    if !batch.agrees_with(key.ring(), &random) {
+    if !batch.agrees_with(&key.ring, &random) {
         error!(
-            key_id = key.thumbprint(),
+            key_id = key.thumbprint,
             "batches differ from ring's signatures: this key signs without batches"
         );
         return None;
@@ -106,7 +107,7 @@ mod tests {
         assert_eq!(backends.prepare(keys.iter()), Ok(false));
         let [without, with] = keys;
         assert_eq!(without.batch_pays_from(), None);
-        assert_eq!(with.batch_pays_from().is_some(), with.batch().is_some());
+        assert_eq!(with.batch_pays_from().is_some(), with.batch.is_some());
         let required = Backends::new(SignerChoice::Batch, None);
         assert_eq!(required.prepare([&without].into_iter()), Err(NoBatches));
         let ring = Backends::new(SignerChoice::Ring, None);

@@ -8,7 +8,6 @@
 //! On processors with AVX-512 IFMA, tokens that wait for the same key are signed in batches of up
 //! to eight. If few tokens wait, so that a batch would be slower, tokens are signed one by one.
 
-use std::fmt;
 use std::io;
 use std::panic::{AssertUnwindSafe, catch_unwind};
 use std::sync::Arc;
@@ -31,7 +30,8 @@ use crate::signing::worker::{self, Shared};
 /// then stops the threads.
 pub struct Engine {
     shared: Arc<Shared>,
-    backends: Backends,
+    /// The libraries that sign.
+    pub backends: Backends,
     threads: Vec<JoinHandle<()>>,
 }
 
@@ -79,11 +79,6 @@ impl Engine {
             })?);
         }
         Ok(engine)
-    }
-
-    /// The libraries that sign.
-    pub fn backends(&self) -> Backends {
-        self.backends
     }
 
     /// The number of batch signatures that failed their check. For each of them, the token was
@@ -148,12 +143,6 @@ impl Drop for Engine {
             // `join` fails only if the thread panicked, but the thread catches and logs its panics.
             let _ = thread.join();
         }
-    }
-}
-
-impl fmt::Debug for Engine {
-    fn fmt(&self, f: &mut fmt::Formatter<'_>) -> fmt::Result {
-        f.debug_struct("Engine").field("threads", &self.threads.len()).finish_non_exhaustive()
     }
 }
 
@@ -259,7 +248,7 @@ mod tests {
         let able = is_x86_feature_detected!("avx512f") && is_x86_feature_detected!("avx512ifma");
         #[cfg(not(target_arch = "x86_64"))]
         let able = false;
-        assert_eq!(engine.backends().prepare([&*key].into_iter()), Ok(able));
+        assert_eq!(engine.backends.prepare([&*key].into_iter()), Ok(able));
         if !able {
             return;
         }

@@ -12,12 +12,21 @@ use crate::jose::thumbprint::{rsa_thumbprint, without_leading_zeros};
 
 /// An RSA private key, in the forms of ring, aws-lc and the batch signer.
 pub struct PrivateKey {
-    thumbprint: String,
-    modulus: String,
-    exponent: String,
-    ring: KeyPair,
+    /// The key's thumbprint in base64url (RFC 7638).
+    pub thumbprint: String,
+    /// The modulus in base64url, as in a JWK.
+    pub modulus: String,
+    /// The public exponent in base64url, as in a JWK.
+    pub exponent: String,
+    /// The form for signing with ring.
+    pub ring: KeyPair,
     pub(super) aws_lc: aws_lc_rs::rsa::KeyPair,
-    batch: Option<BatchKey>,
+    /// The form for signing in batches. `None` if the processor lacks AVX-512 IFMA, or the key does
+    /// not have two primes and 2048, 3072 or 4096 bits. Only [`Backends::prepare`] compares its
+    /// signatures with ring's.
+    ///
+    /// [`Backends::prepare`]: crate::signing::backends::Backends::prepare
+    pub batch: Option<BatchKey>,
     /// The result of the trial of batches. Empty before the trial.
     pub(super) batch_pays_from: OnceLock<Option<usize>>,
 }
@@ -27,12 +36,15 @@ impl PrivateKey {
     ///
     /// # Errors
     ///
-    /// [`KeyError`] if the document is not an RSA key of 2048 to 4096 bits, or if its numbers are
-    /// inconsistent.
-    pub fn from_pkcs8(document: &[u8]) -> Result<Self, KeyError> {
-        let ring = KeyPair::from_pkcs8(document).map_err(|error| KeyError(error.to_string()))?;
-        let aws_lc = aws_lc_rs::rsa::KeyPair::from_pkcs8(document)
-            .map_err(|error| KeyError(error.to_string()))?;
+    /// A text if the document is not an RSA key of 2048 to 4096 bits, or if its numbers are
+    /// inconsistent. It names the property that is wrong, and contains no key material.
+    pub fn from_pkcs8(document: &[u8]) -> Result<Self, String> {
+        let unusable = |error: &dyn fmt::Display| {
+            format!("not a usable RSA key of 2048 to 4096 bits ({error})")
+        };
+        let ring = KeyPair::from_pkcs8(document).map_err(|error| unusable(&error))?;
+        let aws_lc = aws_lc_rs::rsa::KeyPair::from_pkcs8(document);
+        let aws_lc = aws_lc.map_err(|error| unusable(&error))?;
         let public = PublicKeyComponents::<Vec<u8>>::from(ring.public());
         let modulus = URL_SAFE_NO_PAD.encode(without_leading_zeros(&public.n));
         let exponent = URL_SAFE_NO_PAD.encode(without_leading_zeros(&public.e));
@@ -40,35 +52,6 @@ impl PrivateKey {
         let batch = BatchKey::from_pkcs8(document);
         let batch_pays_from = OnceLock::new();
         Ok(Self { thumbprint, modulus, exponent, ring, aws_lc, batch, batch_pays_from })
-    }
-
-    /// The key's thumbprint in base64url (RFC 7638).
-    pub fn thumbprint(&self) -> &str {
-        &self.thumbprint
-    }
-
-    /// The modulus in base64url, as in a JWK.
-    pub fn modulus(&self) -> &str {
-        &self.modulus
-    }
-
-    /// The public exponent in base64url, as in a JWK.
-    pub fn exponent(&self) -> &str {
-        &self.exponent
-    }
-
-    /// The form for signing with ring.
-    pub fn ring(&self) -> &KeyPair {
-        &self.ring
-    }
-
-    /// The form for signing in batches. `None` if the processor lacks AVX-512 IFMA, or the key does
-    /// not have two primes and 2048, 3072 or 4096 bits. Only [`Backends::prepare`] compares its
-    /// signatures with ring's.
-    ///
-    /// [`Backends::prepare`]: crate::signing::backends::Backends::prepare
-    pub fn batch(&self) -> Option<&BatchKey> {
-        self.batch.as_ref()
     }
 
     /// The smallest number of tokens for which a batch is faster than single signatures. `None` if
@@ -80,13 +63,17 @@ impl PrivateKey {
 
 #[cfg(test)]
 impl PrivateKey {
-    /// Generates a key of 2048 bits.
-    pub(super) fn generate() -> Self {
+    /// Generates the document of a key of 2048 bits.
+    pub(crate) fn generate_document() -> Vec<u8> {
         use aws_lc_rs::encoding::{AsDer, Pkcs8V1Der};
         use aws_lc_rs::rsa::{KeyPair, KeySize};
         let pair = KeyPair::generate(KeySize::Rsa2048).unwrap();
         let document: Pkcs8V1Der<'_> = pair.as_der().unwrap();
-        Self::from_pkcs8(document.as_ref()).unwrap()
+        document.as_ref().to_vec()
+    }
+
+    pub(super) fn generate() -> Self {
+        Self::from_pkcs8(&Self::generate_document()).unwrap()
     }
 
     /// Generates a key that cannot sign in batches.
@@ -94,23 +81,3 @@ impl PrivateKey {
         Self { batch: None, ..Self::generate() }
     }
 }
-
-/// Shows only the thumbprint.
-impl fmt::Debug for PrivateKey {
-    fn fmt(&self, f: &mut fmt::Formatter<'_>) -> fmt::Result {
-        f.debug_struct("PrivateKey").field("thumbprint", &self.thumbprint).finish_non_exhaustive()
-    }
-}
-
-/// The reason why a key cannot be used. The text names the property that is wrong, and contains no
-/// key material.
-#[derive(Clone, Debug, PartialEq, Eq)]
-pub struct KeyError(String);
-
-impl fmt::Display for KeyError {
-    fn fmt(&self, f: &mut fmt::Formatter<'_>) -> fmt::Result {
-        write!(f, "not a usable RSA key of 2048 to 4096 bits ({})", self.0)
-    }
-}
-
-impl std::error::Error for KeyError {}

@@ -56,7 +56,7 @@ impl SingleSigner {
         random: &SystemRandom,
         signature: &mut [u8; MAX_SIGNATURE_BYTES],
     ) -> Option<usize> {
-        let length = key.ring().public().modulus_len();
+        let length = key.ring.public().modulus_len();
         let signature = signature.get_mut(..length)?;
         match self {
             Self::AwsLc => {
@@ -64,7 +64,7 @@ impl SingleSigner {
                 let padding = &aws_lc_rs::signature::RSA_PKCS1_SHA256;
                 key.aws_lc.sign(padding, &random, message, signature).ok()?;
             }
-            Self::Ring => key.ring().sign(&RSA_PKCS1_SHA256, random, message, signature).ok()?,
+            Self::Ring => key.ring.sign(&RSA_PKCS1_SHA256, random, message, signature).ok()?,
         }
         Some(length)
     }

@@ -137,7 +137,7 @@ impl Shared {
     pub(super) fn sign_batch(&self, jobs: &[Job], taken: Instant) -> Option<SignedBatch> {
         let key = &jobs.first()?.key;
         let least = self.batch_pays_from(key)?;
-        let batch = key.batch().filter(|_| jobs.len() >= least)?;
+        let batch = key.batch.as_ref().filter(|_| jobs.len() >= least)?;
         let mut signatures = [[0; MAX_SIGNATURE_BYTES]; BATCH];
         let mut messages = [&[][..]; BATCH];
         for (message, job) in messages.iter_mut().zip(jobs) {
@@ -174,10 +174,7 @@ impl Shared {
         let mut signature = [0; MAX_SIGNATURE_BYTES];
         let signed = self.single.sign(&job.key, job.input.as_bytes(), random, &mut signature);
         let Some(length) = signed else {
-            error!(
-                key_id = job.key.thumbprint(),
-                "the signing library has refused to sign a token"
-            );
+            error!(key_id = job.key.thumbprint, "the signing library has refused to sign a token");
             return None;
         };
         Some(job.complete(&signature[..length], taken, self.clock.instant()))
@@ -188,7 +185,7 @@ impl Shared {
     fn note_fault(&self, key: &PrivateKey) {
         let faults = self.faults.fetch_add(1, Ordering::Relaxed) + 1;
         error!(
-            key_id = key.thumbprint(),
+            key_id = key.thumbprint,
             faults, "a signature of a batch failed its check and is made again singly"
         );
         if faults >= MAX_FAULTS {

@@ -51,7 +51,7 @@ impl Files {
     ///
     /// The faults of all files.
     pub fn load(live: &Live) -> Result<Contents, Vec<Fault>> {
-        match Self::read(live, client_file::load_first) {
+        match Self::read(live, client_file::load) {
             Self {
                 clients: Ok(clients),
                 keys: StoredKeys { keys, faults },

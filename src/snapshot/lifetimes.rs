@@ -128,11 +128,8 @@ impl Lifetimes {
         if !shortened.values().all(counts) {
             Arc::make_mut(&mut shortened).retain(|_, before| counts(before));
         }
-        let mut longer_common = self.longer_common.filter(counts);
-        if common < self.common {
-            let before = Shortened::at(now, self.common);
-            longer_common = Some(longer_common.map_or(before, |it| it.max(before)));
-        }
+        let before = (common < self.common).then(|| Shortened::at(now, self.common));
+        let longer_common = longer([self.longer_common.filter(counts), before]);
         Self { common, shortened, longer_common }
     }
 
@@ -169,7 +166,7 @@ impl Lifetimes {
             }
             is_new = true;
             match &*id {
-                "" => self.longer_common = Some(known.map_or(before, |it| it.max(before))),
+                "" => self.longer_common = longer([known, Some(before)]),
                 id => self.shorten(id, before),
             }
         }
@@ -207,7 +204,7 @@ impl Lifetimes {
                 "cannot be written: {error}: after a restart, not_before may miss tokens whose \
                  lifetime was shortened"
             );
-            Fault::new(&path_in(directory), problem)
+            Fault::new(&Recorded::file(directory), problem)
         })
     }
 
@@ -227,7 +224,7 @@ impl Lifetimes {
 impl Recorded {
     /// The path of the file in the state directory `directory`.
     pub fn file(directory: &Path) -> PathBuf {
-        path_in(directory)
+        directory.join("lifetimes")
     }
 
     /// Reads the file in the state directory `directory`. No lifetime is known if there is no file.
@@ -236,7 +233,7 @@ impl Recorded {
     ///
     /// A [`Fault`] if the file cannot be read or does not hold lifetimes.
     pub fn read(directory: &Path) -> Result<Self, Fault> {
-        let path = path_in(directory);
+        let path = Self::file(directory);
         let Some(file) = text::open_if_exists(&path)? else { return Ok(Self::default()) };
         serde_json::from_reader(BufReader::new(file)).map_err(|error| {
             if let Some(kind) = error.io_error_kind() {
@@ -255,7 +252,7 @@ impl Recorded {
     ///
     /// A [`Fault`] if its lock file cannot be opened.
     pub fn check_lock(directory: &Path) -> Result<(), Fault> {
-        let path = path_in(directory);
+        let path = Self::file(directory);
         let lock = whole_file::check_lock(&path);
         lock.map_err(|error| Fault::cannot("locked", &path, &error))
     }
@@ -280,7 +277,7 @@ impl Recorded {
     }
 
     fn write(mut self, directory: &Path) -> io::Result<()> {
-        let path = path_in(directory);
+        let path = Self::file(directory);
         let on_disk = Self::read(directory).map_err(io::Error::other)?;
         if on_disk == self {
             return Ok(());
@@ -291,20 +288,18 @@ impl Recorded {
         for (id, before) in on_disk.shortened {
             shorten(&mut self.shortened, &id, before);
         }
-        if let Some(before) = on_disk.longer_common {
-            self.longer_common = Some(self.longer_common.map_or(before, |it| it.max(before)));
-        }
+        self.longer_common = longer([self.longer_common, on_disk.longer_common]);
         whole_file::replace(&path, &serde_json::to_vec(&self)?)
     }
+}
+
+fn longer(lifetimes: [Option<Shortened>; 2]) -> Option<Shortened> {
+    lifetimes.into_iter().flatten().reduce(Shortened::max)
 }
 
 fn shorten(all: &mut BTreeMap<String, Shortened>, id: &str, before: Shortened) {
     let known = all.entry(id.to_owned()).or_insert(before);
     *known = known.max(before);
-}
-
-fn path_in(directory: &Path) -> PathBuf {
-    directory.join("lifetimes")
 }
 
 /// A request that is in progress may still issue a token with a lifetime that is shortened now, and

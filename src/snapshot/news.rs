@@ -5,7 +5,7 @@ use crate::registry::clients::Update;
 use crate::snapshot::lifetimes::Shortened;
 
 /// The changes in the registry and in the keys since the snapshot in force.
-#[derive(Debug, Default)]
+#[derive(Default)]
 pub struct News {
     /// The changes of clients. The last change of each client counts.
     pub clients: Vec<Update>,

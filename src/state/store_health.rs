@@ -1,7 +1,7 @@
 //! How well this server knows the store that it shares with others. The thread that follows the
 //! store writes it; requests, `/readyz` and the metrics read it.
 
-use std::sync::atomic::{AtomicBool, AtomicU64, Ordering};
+use std::sync::atomic::{AtomicU64, Ordering};
 use std::time::{Duration, Instant};
 
 use parking_lot::Mutex;
@@ -22,10 +22,9 @@ pub struct StoreHealth {
     age_at_start: Duration,
     /// The same by the wall clock.
     known: AtomicU64,
-    is_up: AtomicBool,
     epoch: AtomicU64,
     changes: AtomicU64,
-    /// Why the store does not answer.
+    /// Why the store does not answer; `None` if it does.
     away: Mutex<Option<String>>,
     /// The entries of the store that cannot be used, and what is in force in their place.
     faulty: Mutex<Option<String>>,
@@ -44,7 +43,6 @@ impl StoreHealth {
             seen: AtomicU64::new(0),
             age_at_start: Duration::ZERO,
             known: AtomicU64::new(known.0),
-            is_up: AtomicBool::new(true),
             epoch: AtomicU64::new(0),
             changes: AtomicU64::new(0),
             away: Mutex::default(),
@@ -57,9 +55,9 @@ impl StoreHealth {
     /// ago.
     #[must_use]
     pub fn away_for(self, age: Duration, problem: String) -> Self {
-        let (is_up, away) = (AtomicBool::new(false), Mutex::new(Some(problem)));
+        let away = Mutex::new(Some(problem));
         let known = UnixTime(self.known.into_inner()) - age.as_secs();
-        Self { age_at_start: age, known: AtomicU64::new(known.0), is_up, away, ..self }
+        Self { age_at_start: age, known: AtomicU64::new(known.0), away, ..self }
     }
 
     /// Notes that everything that was in the store at `now`, which is `known` by the wall clock, is in
@@ -70,14 +68,12 @@ impl StoreHealth {
         let since = u64::try_from(since).unwrap_or(u64::MAX).max(1);
         self.seen.store(since, Ordering::Relaxed);
         self.known.store(known.0, Ordering::Relaxed);
-        *self.away.lock() = None;
-        !self.is_up.swap(true, Ordering::Relaxed)
+        self.away.lock().take().is_some()
     }
 
     /// Notes that the store does not answer. Returns whether it did before.
     pub fn note_away(&self, problem: String) -> bool {
-        *self.away.lock() = Some(problem);
-        self.is_up.swap(false, Ordering::Relaxed)
+        self.away.lock().replace(problem).is_none()
     }
 
     /// Notes the entries that cannot be used; `None` if there are none.
@@ -119,7 +115,7 @@ impl StoreHealth {
 
     /// Whether the store answered at the last attempt.
     pub fn is_up(&self) -> bool {
-        self.is_up.load(Ordering::Relaxed)
+        self.away.lock().is_none()
     }
 
     /// The time since which the store knows every use, which is another one in each epoch.

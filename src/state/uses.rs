@@ -28,9 +28,8 @@ use crate::fs::shared_log::{SharedLog, read_only};
 use crate::fs::whole_file;
 use crate::state::group_commit::{Commit, GroupCommit, LOCK_WAIT};
 use crate::state::shares::client_tag;
-use crate::state::uses::index::Entry;
 use crate::state::uses::record::{Record, check};
-use crate::state::uses::single_use::Use;
+use crate::state::uses::single_use::{Entry, Use};
 pub use crate::state::uses::single_use::{Owner, SingleUse, UseError};
 
 /// Records used assertions and proofs, and refuses to record the same assertion or proof twice.

@@ -7,9 +7,8 @@
 
 use std::sync::Arc;
 
-use ring::digest::{SHA256, digest};
-
-use crate::cache::{Cache, Hash};
+use crate::cache::Cache;
+use crate::jose::thumbprint::sha256;
 use crate::keys::jwt::{self, Claims};
 use crate::keys::key_set::KeySet;
 use crate::keys::life::KeyTime;
@@ -33,8 +32,7 @@ impl VerifiedTokens {
     /// Verifies the signature of `token` with the keys that are published at `at`. `None` if none
     /// of these keys signed the token.
     pub fn verify(&self, token: &str, keys: &KeySet, at: KeyTime) -> Option<Arc<VerifiedToken>> {
-        let mut hash = Hash::default();
-        hash.copy_from_slice(digest(&SHA256, token.as_bytes()).as_ref());
+        let hash = sha256(token.as_bytes());
         if let Some(known) = self.0.get(&hash) {
             return keys.is_published(&known.key_id, at).then_some(known);
         }

@@ -31,9 +31,8 @@ use crate::lanes::{self, Lanes};
 use crate::radix52::LIMB_BITS;
 
 /// A limb that is the same in all eight numbers, stored once. A load that copies these eight bytes
-/// into all lanes slows the surrounding multiplications less than a load of a whole vector. The
-/// limb is in a [`Cell`] for the reason that the documentation of this module gives. The limb is
-/// not written again until it is wiped.
+/// into all lanes slows the surrounding multiplications less than a load of a whole vector. It is in
+/// a [`Cell`] as this module's documentation says, and is not written again until it is wiped.
 pub(crate) struct SharedLimb(Cell<u64>);
 
 impl SharedLimb {

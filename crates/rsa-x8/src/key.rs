@@ -94,17 +94,11 @@ impl<'a> Numbers<'a> {
         let mut reader = SliceReader::new(document)?;
         let numbers = reader.sequence(|fields| -> der::Result<Self> {
             let version = u8::decode(fields)?;
-            let mut number = || UintRef::decode(fields).map(|number| number.as_bytes());
-            let [n, e, _d, p, q, dp, dq, q_inverse] = [
-                number()?,
-                number()?,
-                number()?,
-                number()?,
-                number()?,
-                number()?,
-                number()?,
-                number()?,
-            ];
+            let mut numbers = [&[][..]; 8];
+            for number in &mut numbers {
+                *number = UintRef::decode(fields)?.as_bytes();
+            }
+            let [n, e, _d, p, q, dp, dq, q_inverse] = numbers;
             if version != 0 || e.len() > 8 {
                 return Err(der::Tag::Integer.value_error().into());
             }

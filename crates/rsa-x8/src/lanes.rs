@@ -1,18 +1,14 @@
 //! Vectors of eight 64-bit lanes: the only module that names the processor's instructions.
 //!
-//! There are two implementations of the same functions: [`avx512`] uses the instructions
-//! themselves, [`portable`] is plain code for the memory checker. The feature `portable` selects
-//! it.
+//! There are two implementations of the same functions: `lanes/avx512.rs` uses the instructions
+//! themselves, `lanes/portable.rs` is plain code for the memory checker. The feature `portable`
+//! selects it.
 
-#[cfg(not(feature = "portable"))]
-mod avx512;
-#[cfg(feature = "portable")]
-mod portable;
+#[cfg_attr(not(feature = "portable"), path = "lanes/avx512.rs")]
+#[cfg_attr(feature = "portable", path = "lanes/portable.rs")]
+mod vectors;
 
-#[cfg(not(feature = "portable"))]
-pub(crate) use avx512::*;
-#[cfg(feature = "portable")]
-pub(crate) use portable::*;
+pub(crate) use vectors::*;
 
 /// Proof that this processor can run the vector code. Only [`Supported::detect`] creates it.
 #[derive(Clone, Copy)]

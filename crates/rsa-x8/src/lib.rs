@@ -10,10 +10,7 @@ mod encoding;
 mod fault;
 #[cfg(any(target_arch = "x86_64", feature = "portable"))]
 mod kernels;
-#[cfg(any(target_arch = "x86_64", feature = "portable"))]
-mod key;
-#[cfg(not(any(target_arch = "x86_64", feature = "portable")))]
-#[path = "key/unsupported.rs"]
+#[cfg_attr(not(any(target_arch = "x86_64", feature = "portable")), path = "key/unsupported.rs")]
 mod key;
 #[cfg(any(target_arch = "x86_64", feature = "portable"))]
 mod lanes;

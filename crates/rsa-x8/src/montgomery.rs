@@ -53,7 +53,7 @@ use std::array;
 use std::cell::Cell;
 use std::hint::black_box;
 
-use zeroize::Zeroize;
+use zeroize::ZeroizeOnDrop;
 
 use crate::kernels::{
     BLOCK, SharedLimb, product_20, product_high_15, product_high_20, product_low_15,
@@ -106,7 +106,9 @@ macro_rules! window {
     };
 }
 
-/// One modulus for all eight lanes, with the constants of Montgomery reduction.
+/// One modulus for all eight lanes, with the constants of Montgomery reduction. All of it is wiped:
+/// the modulus may be a secret prime, and each field reveals it.
+#[derive(ZeroizeOnDrop)]
 pub(crate) struct Modulus<const L: usize> {
     n: [SharedLimb; L],
     k0: Lanes,
@@ -114,16 +116,6 @@ pub(crate) struct Modulus<const L: usize> {
     r2: [Lanes; L],
     /// `R^3 mod n`.
     r3: [Lanes; L],
-}
-
-/// Wipes all fields: the modulus may be a secret prime, and each field reveals it.
-impl<const L: usize> Drop for Modulus<L> {
-    fn drop(&mut self) {
-        self.n.zeroize();
-        self.k0.zeroize();
-        self.r2.zeroize();
-        self.r3.zeroize();
-    }
 }
 
 impl<const L: usize> Modulus<L> {

@@ -44,7 +44,7 @@ pub(super) fn import(store: StoreArgs, from: &ImportArgs) -> Result<(), CliError
     let mut line = json!({ "store": database.name() });
     if let (Some(revoked), Some(recorded)) = (revoked, recorded) {
         let clients = match clients {
-            Some(file) => client_file::load(file)?,
+            Some(file) => client_file::load(file)?.registry,
             None => client_document::registry(&mut database)?,
         };
         let lifetimes = recorded.followed_by(&clients, clock.now());

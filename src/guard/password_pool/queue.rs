@@ -12,24 +12,6 @@ use crate::guard::verdicts::Attempt;
 use crate::oauth::error::Cause;
 use crate::oauth::password_hash::PasswordHash;
 
-/// The reason why a job is refused.
-#[derive(Clone, Copy, Debug, PartialEq, Eq)]
-pub enum NoRoom {
-    /// The source or the shared network already holds its maximum share of the queue.
-    Share,
-    /// The queue is full.
-    Full,
-}
-
-impl From<NoRoom> for Cause {
-    fn from(error: NoRoom) -> Self {
-        match error {
-            NoRoom::Share => Self::PasswordQueueShare,
-            NoRoom::Full => Self::PasswordQueueFull,
-        }
-    }
-}
-
 /// The source and priority of a job.
 #[derive(Clone, Copy, Debug, PartialEq, Eq)]
 pub struct Turn {
@@ -91,7 +73,8 @@ impl Requests {
     }
 }
 
-type Verdict = Result<bool, NoRoom>;
+/// Whether the secret matches, or why the job is refused.
+type Verdict = Result<bool, Cause>;
 
 impl Queue {
     /// The number of queued jobs, of known clients and of unknown clients.
@@ -123,8 +106,8 @@ impl Queue {
     /// Adds a request to an attempt that is queued or being computed. `None` if the attempt is not
     /// queued and is not being computed.
     pub(super) fn join(&mut self, attempt: &Attempt) -> Option<(RequestId, Receiver<Verdict>)> {
-        let (sender, receiver) = oneshot::channel();
         let asked = self.asked.get_mut(attempt)?;
+        let (sender, receiver) = oneshot::channel();
         self.requests += 1;
         asked.requests.0.insert(self.requests, sender);
         Some((self.requests, receiver))

@@ -46,7 +46,7 @@ impl Refusals {
         let path = format!("{}{path}", snapshot.issuer.path());
         let mut by_status: BTreeMap<u16, Vec<Refusal>> = BTreeMap::new();
         for cause in causes_of(route) {
-            if cause == DpopError::Nonce.into() && !snapshot.config.live.dpop_nonce {
+            if cause == Cause::Dpop(DpopError::Nonce) && !snapshot.config.live.dpop_nonce {
                 continue;
             }
             for refusal in refusals(cause, route, &path, snapshot) {

@@ -1,6 +1,6 @@
 //! The public keys that a client registers instead of a secret.
 
-use std::path::Path;
+use std::path::{Path, PathBuf};
 
 use serde::Deserialize;
 use serde::de::IgnoredAny;
@@ -35,7 +35,7 @@ impl<'t> Reader<'t> {
         let Some(name) = self.value::<String>(field, "a JWK Set or a path") else {
             return Vec::new();
         };
-        let file = self.file.parent().unwrap_or_else(|| Path::new("")).join(name);
+        let file = beside(self.file, &name);
         // Take the stamp before the file is read.
         let stamp = Stamp::of_file(file.clone());
         let key_file = self.key_file.insert(KeyFile { path: file.clone(), stamp, fault: None });
@@ -83,6 +83,11 @@ impl<'t> Reader<'t> {
     }
 }
 
+/// Returns the path of the file that a registry calls `name`.
+fn beside(registry: &Path, name: &str) -> PathBuf {
+    registry.parent().unwrap_or_else(|| Path::new("")).join(name)
+}
+
 /// Reads the file of a client's keys, which must be a regular file that not everyone can write.
 ///
 /// # Errors
@@ -122,32 +127,27 @@ pub fn read_key_set(file: &Path) -> Result<(String, Vec<PublicKey>), Fault> {
 
 /// Whether the `jwks` of a registry entry is the path of a file.
 pub fn names_key_file(entry: &str) -> bool {
+    jwks_of(entry).is_some_and(|jwks| jwks.starts_with('"'))
+}
+
+/// Returns the field `jwks` of a registry entry.
+fn jwks_of(entry: &str) -> Option<&str> {
     #[derive(Deserialize)]
-    struct Entry {
-        jwks: Option<String>,
+    struct Entry<'t> {
+        #[serde(borrow)]
+        jwks: Option<&'t RawValue>,
     }
-    // A key set is no string, so an entry with a key set cannot be read as an `Entry`.
-    serde_json::from_str::<Entry>(entry).is_ok_and(|entry| entry.jwks.is_some())
+    Some(serde_json::from_str::<Entry<'_>>(entry).ok()?.jwks?.get())
 }
 
 /// Returns the keys of a client's JWK Set that are skipped, because they cannot verify the client's
 /// assertions. For each of them, returns the index of the key in the set, and the reason. `entry`
 /// is the client's entry in the registry `file`.
 pub fn skipped_keys(file: &Path, entry: &str) -> Vec<(usize, KeyProblem)> {
-    #[derive(Deserialize)]
-    struct Entry<'t> {
-        #[serde(borrow)]
-        jwks: Option<&'t RawValue>,
-    }
-    let read = serde_json::from_str::<Entry<'_>>(entry);
-    let Ok(Entry { jwks: Some(raw) }) = read else { return Vec::new() };
-    let named: Option<String> = serde_json::from_str(raw.get()).ok();
-    let set = match named {
-        Some(name) => {
-            let key_file = file.parent().unwrap_or_else(|| Path::new("")).join(name);
-            text::read(&key_file).unwrap_or_default()
-        }
-        None => raw.get().to_owned(),
+    let Some(jwks) = jwks_of(entry) else { return Vec::new() };
+    let set = match serde_json::from_str::<String>(jwks) {
+        Ok(name) => text::read(&beside(file, &name)).unwrap_or_default(),
+        Err(_) => jwks.to_owned(),
     };
     let skipped = jwk_set::parse(&set).map(|set| set.skipped).unwrap_or_default();
     skipped.into_iter().filter_map(|key| Some((key.index?, key.problem))).collect()

@@ -329,43 +329,25 @@ mod tests {
         let new = format!("{{ \"label\": \"new\", \"hash\": \"{hash}\" }}");
         let old = |more: &str| format!("{{\"label\":\"old\",\"hash\":\"{hash}\"{more}}}");
         let of = |secrets: &str| format!("{{\"clients\":[{{\"client_id\":\"a\"{secrets}}}]}}");
-        for (before, until, after) in [
+        let list = |secrets: &str| of(&format!(",\"secrets\":[{secrets}]"));
+        let plain = old("");
+        let until = |end: &str| old(&format!(",\"expires_at\":{end}"));
+        for (before, end, after) in [
             (of(""), None, of(&format!(",\"secrets\": [{new}]"))),
-            (of(",\"secrets\":[ ]"), None, of(&format!(",\"secrets\":[{new}]"))),
-            (
-                of(&format!(",\"secrets\":[\n {}\n]", old(""))),
-                None,
-                of(&format!(",\"secrets\":[\n {},\n {new}\n]", old(""))),
-            ),
-            (
-                of(&format!(",\"secrets\":[{}]", old(""))),
-                Some(9),
-                of(&format!(",\"secrets\":[{},{new}]", old(",\"expires_at\": 9"))),
-            ),
-            (
-                of(&format!(",\"secrets\":[{}]", old(",\"expires_at\":10"))),
-                Some(9),
-                of(&format!(",\"secrets\":[{},{new}]", old(",\"expires_at\":9"))),
-            ),
-            (
-                of(&format!(",\"secrets\":[{}]", old(",\"expires_at\":8"))),
-                Some(9),
-                of(&format!(",\"secrets\":[{},{new}]", old(",\"expires_at\":8"))),
-            ),
+            (list(" "), None, list(&new)),
+            (list(&format!("\n {plain}\n")), None, list(&format!("\n {plain},\n {new}\n"))),
+            (list(&plain), Some(9), list(&format!("{},{new}", until(" 9")))),
+            (list(&until("10")), Some(9), list(&format!("{},{new}", until("9")))),
+            (list(&until("8")), Some(9), list(&format!("{},{new}", until("8")))),
         ] {
-            assert_eq!(
-                of_client(&before, "a").add_secret(&secret("new"), until.map(UnixTime)).unwrap(),
-                after
-            );
+            let added = of_client(&before, "a").add_secret(&secret("new"), end.map(UnixTime));
+            assert_eq!(added.unwrap(), after);
         }
-        let text = of(&format!(",\"secrets\":[{}]", old("")));
-        let ended = of_client(&text, "a").expire_secret("old", UnixTime(7)).unwrap();
-        assert_eq!(ended, of(&format!(",\"secrets\":[{}]", old(",\"expires_at\": 7"))));
-        assert!(of_client(&text, "a").expire_secret("other", UnixTime(7)).is_err());
-        assert!(
-            of_client(&text, "a").add_secret(&secret("old"), None).is_err(),
-            "two of one label"
-        );
+        let text = list(&plain);
+        let client = of_client(&text, "a");
+        assert_eq!(client.expire_secret("old", UnixTime(7)).unwrap(), list(&until(" 7")));
+        assert!(client.expire_secret("other", UnixTime(7)).is_err());
+        assert!(client.add_secret(&secret("old"), None).is_err(), "two of one label");
     }
 
     #[test]

@@ -78,13 +78,13 @@ fn assert_derived(registry: &Registry, clients: &BTreeMap<String, Client>) {
     let mut census = Census::default();
     all().for_each(|client| census.count(client));
     let (decoys, expected) = (registry.decoys(), Decoys::of(once(&census)));
-    assert_eq!(decoys.are_fast(), expected.are_fast());
+    assert_eq!(decoys.are_fast, expected.are_fast);
     let key = DecoyKey::new(&[7; DecoyKey::BYTES]);
     for unknown in 0..50 {
         let [found, expected] = [&decoys, &expected].map(|decoys| {
             let kind = decoys.kind(&key, &format!("unknown-{unknown}"));
-            let hashes: Vec<_> = kind.hashes.iter().map(|hash| hash.work()).collect();
-            let keys: Vec<_> = kind.keys.iter().map(PublicKey::shape).collect();
+            let hashes: Vec<_> = kind.hashes.iter().map(|hash| hash.work).collect();
+            let keys: Vec<_> = kind.keys.iter().map(|key| key.shape).collect();
             (hashes, keys, kind.assertion_algorithm)
         });
         assert_eq!(found, expected);
@@ -201,7 +201,7 @@ fn a_registry_that_has_become_small_takes_little_memory() {
     let client = |number| Client { id: format!("c{number}").into(), ..Client::default() };
     let large = registry((0..20_000).map(client), None);
     let small = large.with((10..20_000).map(|number| Update::Remove(client(number).id)));
-    let slots: usize = small.shards.iter().map(|shard| shard.table().capacity()).sum();
+    let slots: usize = small.shards.iter().map(|shard| shard.clients.capacity()).sum();
     assert!(small.len() == 10 && slots <= 4 * 10, "{slots}");
 }
 

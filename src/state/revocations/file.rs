@@ -98,13 +98,7 @@ impl RevocationFile {
         self.log.try_open().map_err(|error| self.cannot("written", &error))
     }
 
-    /// Looks whether revocations can be written: by writing, if the last one could not. Does not
-    /// wait for the lock, because the rows of other processes are to be read in time.
-    fn look_to_write(&mut self) {
-        let seen = if self.has_fault() { self.try_write() } else { self.try_open() };
-        self.note(seen);
-    }
-
+    /// Does not wait for the lock, because the rows of other processes are to be read in time.
     fn try_write(&mut self) -> Result<(), Fault> {
         let _lock = self.lock(Duration::ZERO).map_err(|error| self.cannot("locked", &error))?;
         self.log.try_write().map_err(|error| self.cannot("written", &error))
@@ -219,7 +213,9 @@ impl Medium for RevocationFile {
         let seen = self.read();
         *self.shared.unread.lock() = seen.clone().err();
         if seen.is_ok() {
-            self.look_to_write();
+            // By writing, if the last revocation could not be written.
+            let seen = if self.has_fault() { self.try_write() } else { self.try_open() };
+            self.note(seen);
         }
         seen
     }

@@ -2,7 +2,8 @@
 
 use base64::Engine as _;
 use base64::engine::general_purpose::URL_SAFE_NO_PAD;
-use ring::digest::{SHA256, digest};
+
+use crate::jose::thumbprint::sha256;
 
 /// The key under which a token is revoked.
 #[derive(Clone, Copy, Debug, PartialEq, Eq, Hash)]
@@ -29,9 +30,7 @@ impl RevocationKey {
     /// Returns the key of a token without a `jti`. `signing_input` is the header and the payload of
     /// the token, joined by a dot.
     pub fn of_signing_input(signing_input: &[u8]) -> Self {
-        let mut hash = [0; 32];
-        hash.copy_from_slice(digest(&SHA256, signing_input).as_ref());
-        Self::SigningInput(hash)
+        Self::SigningInput(sha256(signing_input))
     }
 
     /// Returns the bytes of the key. A `jti` has 16 of them, and a hash has 32.
@@ -51,9 +50,7 @@ impl RevocationKey {
     /// Returns the byte that selects a shard. All bytes of a key are random or part of a hash, so
     /// the keys are spread evenly over the shards.
     pub(super) fn first_byte(&self) -> u8 {
-        match self {
-            Self::TokenId([first, ..]) | Self::SigningInput([first, ..]) => *first,
-        }
+        self.as_bytes()[0]
     }
 }
 

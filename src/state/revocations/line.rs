@@ -70,30 +70,23 @@ impl Line {
 
 impl fmt::Display for Line {
     fn fmt(&self, f: &mut fmt::Formatter<'_>) -> fmt::Result {
-        let (time, kind, bytes) = match self {
-            Self::Token(RevocationKey::TokenId(id), time) => (*time, "jti", id.to_vec()),
-            Self::Token(RevocationKey::SigningInput(hash), time) => {
-                (*time, "sha256", hash.to_vec())
-            }
-            Self::Owner(link, owner, time) => (*time, "sha256", [&OWNER[..], owner, link].concat()),
-            Self::CutOff(client, time) => {
-                (*time, "sha256", [&CUT_OFF[..], client, &[0; 16]].concat())
-            }
+        let (time, bytes) = match self {
+            Self::Token(key, time) => (*time, key.as_bytes().to_vec()),
+            Self::Owner(link, owner, time) => (*time, [&OWNER[..], owner, link].concat()),
+            Self::CutOff(client, time) => (*time, [&CUT_OFF[..], client, &[0; 16]].concat()),
             // The last release keeps the line for as long as the token would live.
             Self::Version(version) => {
-                (UnixTime(u64::MAX), "sha256", [&VERSION[..], &[*version], &[0; 23]].concat())
+                (UnixTime(u64::MAX), [&VERSION[..], &[*version], &[0; 23]].concat())
             }
         };
+        let kind = if bytes.len() == 16 { "jti" } else { "sha256" };
         writeln!(f, "{time} {kind}:{}", URL_SAFE_NO_PAD.encode(bytes))
     }
 }
 
 /// The first bytes of a revocation key.
 pub(super) fn link_of(key: &RevocationKey) -> Link {
-    match key {
-        RevocationKey::TokenId(id) => *id,
-        RevocationKey::SigningInput(hash) => std::array::from_fn(|at| hash[at]),
-    }
+    std::array::from_fn(|at| key.as_bytes()[at])
 }
 
 /// Splits an array into its first `A` and last `B` bytes.

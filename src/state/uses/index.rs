@@ -5,29 +5,8 @@ use std::ops::Range;
 
 use crate::oauth::client_assertion::{MAX_LIFE, SKEW};
 use crate::state::shares::{ClientTag, Shares, is_used_up};
+use crate::state::uses::single_use::{Entry, Key, UseError};
 use crate::time::UnixTime;
-
-/// A hash of an owner and a `jti`, shortened to 128 bits.
-pub(crate) type Key = [u8; 16];
-
-/// One used assertion or proof.
-#[derive(Clone, Copy, Debug, PartialEq, Eq)]
-pub(crate) struct Entry {
-    pub(crate) key: Key,
-    /// The client that used it.
-    pub(crate) client: ClientTag,
-    /// Its expiry.
-    pub(crate) until: UnixTime,
-}
-
-/// Whether an entry can be added.
-#[derive(Clone, Copy, Debug, PartialEq, Eq)]
-pub(crate) enum Room {
-    Free,
-    Full,
-    /// The client holds its share.
-    ShareIsUsedUp,
-}
 
 /// The entries by key and by expiry.
 ///
@@ -75,9 +54,7 @@ impl Index {
     pub(crate) fn insert(&mut self, Entry { key, client, until }: Entry) {
         if self.keys.insert(key) {
             self.by_end.entry(until).or_default().push((key, client));
-            if self.window.contains(&until) {
-                self.count(client, true);
-            }
+            self.count_if_live(client, until, true);
         }
     }
 
@@ -89,9 +66,7 @@ impl Index {
         if let Some(entries) = self.by_end.get_mut(&until) {
             entries.retain(|(other, _)| *other != key);
         }
-        if self.window.contains(&until) {
-            self.count(client, false);
-        }
+        self.count_if_live(client, until, false);
     }
 
     /// Sets the time for which entries are live. It may be set back.
@@ -116,23 +91,30 @@ impl Index {
             self.note_dropped(until);
             for (key, client) in entries {
                 self.keys.remove(&key);
-                if self.window.contains(&until) {
-                    self.count(client, false);
-                }
+                self.count_if_live(client, until, false);
             }
         }
     }
 
-    /// Whether an entry of this client can be added at `now` if at most `capacity` can be live. Drops
-    /// entries that have expired if too many are kept.
-    pub(crate) fn room(&mut self, client: ClientTag, capacity: usize, now: UnixTime) -> Room {
+    /// Checks that an entry of this client can be added at `now` if at most `capacity` can be live.
+    /// Drops entries that have expired if too many are kept.
+    ///
+    /// # Errors
+    ///
+    /// [`UseError::Share`] or [`UseError::Full`].
+    pub(crate) fn require_room(
+        &mut self,
+        client: ClientTag,
+        capacity: usize,
+        now: UnixTime,
+    ) -> Result<(), UseError> {
         let free = capacity.saturating_sub(self.live);
         if is_used_up(self.held.of(client), free, capacity) {
-            return Room::ShareIsUsedUp;
+            return Err(UseError::Share);
         }
         let most = capacity.saturating_mul(KEPT_FOR_EACH_LIVE).max(LEAST_KEPT);
         self.drop_surplus(most, now);
-        if free == 0 || self.len() >= most { Room::Full } else { Room::Free }
+        if free == 0 || self.len() >= most { Err(UseError::Full) } else { Ok(()) }
     }
 
     /// Drops entries that have expired at `now`, the earliest first, until fewer than `limit` are
@@ -153,6 +135,12 @@ impl Index {
         let clients: Vec<_> =
             self.by_end.range(part).flat_map(|(_, entries)| entries).map(|entry| entry.1).collect();
         clients.into_iter().for_each(|client| self.count(client, is_live));
+    }
+
+    fn count_if_live(&mut self, client: ClientTag, until: UnixTime, is_added: bool) {
+        if self.window.contains(&until) {
+            self.count(client, is_added);
+        }
     }
 
     fn count(&mut self, client: ClientTag, is_live: bool) {

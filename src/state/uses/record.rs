@@ -34,8 +34,8 @@ use crate::fs::whole_file::Lock;
 use crate::oauth::client_assertion::SKEW;
 use crate::state::earlier_release::{left_lock, none_has_begun};
 use crate::state::group_commit::{Commit, LOCK_WAIT, Waiting};
-use crate::state::uses::index::{Entry, Index, Room};
-use crate::state::uses::single_use::{Use, UseError, Wish};
+use crate::state::uses::index::Index;
+use crate::state::uses::single_use::{Entry, Use, UseError, Wish};
 use crate::telemetry::once_a_second::OnceASecond;
 use crate::time::UnixTime;
 
@@ -234,11 +234,7 @@ impl Record {
         if until <= self.index.dropped_until() {
             return Err(UseError::Forgotten);
         }
-        match self.index.room(client, self.capacity, now) {
-            Room::Free => Ok(()),
-            Room::Full => Err(UseError::Full),
-            Room::ShareIsUsedUp => Err(UseError::Share),
-        }
+        self.index.require_room(client, self.capacity, now)
     }
 
     fn record(&mut self, waiting: Vec<Wish>) {

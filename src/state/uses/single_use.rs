@@ -3,7 +3,7 @@
 use ring::digest::{Context, SHA256};
 
 use crate::state::group_commit::Waiting;
-use crate::state::uses::index::{Entry, Key};
+use crate::state::shares::ClientTag;
 use crate::time::UnixTime;
 
 /// An assertion or a proof that is accepted only once.
@@ -47,6 +47,19 @@ impl SingleUse<'_> {
         let hash = hash.finish();
         std::array::from_fn(|index| hash.as_ref()[index])
     }
+}
+
+/// A hash of an owner and a `jti`, shortened to 128 bits.
+pub(crate) type Key = [u8; 16];
+
+/// One used assertion or proof.
+#[derive(Clone, Copy, Debug, PartialEq, Eq)]
+pub(crate) struct Entry {
+    pub(crate) key: Key,
+    /// The client that used it.
+    pub(crate) client: ClientTag,
+    /// Its expiry.
+    pub(crate) until: UnixTime,
 }
 
 /// A use that a request wants to record.

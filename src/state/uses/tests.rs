@@ -8,7 +8,7 @@ use super::*;
 use crate::clock::ManualClock;
 use crate::fs::whole_file;
 use crate::state::group_commit::Waiting;
-use crate::state::uses::index::Key;
+use crate::state::uses::single_use::Key;
 use crate::time::UnixTime;
 
 const NOW: UnixTime = UnixTime(1_790_000_000);

@@ -19,7 +19,7 @@ use crate::oauth::client_assertion::SKEW;
 use crate::state::group_commit::{Commit, Waiting};
 use crate::state::store_health::StoreHealth;
 use crate::state::uses::UseError;
-use crate::state::uses::index::{Index, Room};
+use crate::state::uses::index::Index;
 use crate::state::uses::single_use::{Use, Wish};
 use crate::store::postgres::birth;
 use crate::store::postgres::database::{Database, Parameter, REQUEST_LIMIT, Type};
@@ -81,16 +81,12 @@ impl UseRows {
                 twins.push(wish);
             } else if self.index.contains(&entry.key) {
                 wish.answer(Err(UseError::Used));
+            } else if let Err(error) = self.index.require_room(entry.client, self.capacity, now) {
+                wish.answer(Err(error));
             } else {
-                match self.index.room(entry.client, self.capacity, now) {
-                    Room::Full => wish.answer(Err(UseError::Full)),
-                    Room::ShareIsUsedUp => wish.answer(Err(UseError::Share)),
-                    Room::Free => {
-                        self.index.insert(entry);
-                        keys.insert(entry.key);
-                        batch.push(wish);
-                    }
-                }
+                self.index.insert(entry);
+                keys.insert(entry.key);
+                batch.push(wish);
             }
         }
         if batch.is_empty() {
@@ -224,7 +220,7 @@ const LAST: UnixTime = UnixTime(253_402_300_799);
 #[cfg(test)]
 mod tests {
     use super::*;
-    use crate::state::uses::index::Entry;
+    use crate::state::uses::single_use::Entry;
 
     #[test]
     fn a_use_that_was_not_inserted_has_its_reason() {
