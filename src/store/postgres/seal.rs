@@ -22,6 +22,7 @@ use crate::store::postgres::password::read_private;
 /// The master keys. The first seals, all of them open. They have no `Debug`, so no log can hold them.
 pub struct MasterKeys {
     keys: Vec<MasterKey>,
+    /// Sealing needs random bytes.
     pub(super) random: Random,
 }
 
