@@ -2,6 +2,7 @@
 //! failure budgets are exhausted, and an unknown client costs the same work as a known one.
 
 use std::hint::black_box;
+use std::mem::forget;
 use std::pin::pin;
 use std::sync::Arc;
 use std::sync::atomic::Ordering;
@@ -140,26 +141,18 @@ struct Claim<'c, 's> {
 }
 
 /// A token request taken from a client's rate limit. It is given back when this value is dropped,
-/// unless it is kept: an attempt may be refused after the request was taken, and its client may
+/// unless it is forgotten: an attempt may be refused after the request was taken, and its client may
 /// close the connection while the attempt waits.
 struct TakenRequest<'s> {
     registered: &'s Registered,
     clock: &'s Clock,
-    taken: Option<Taken>,
-}
-
-impl TakenRequest<'_> {
-    fn keep(mut self) {
-        self.taken = None;
-    }
+    taken: Taken,
 }
 
 impl Drop for TakenRequest<'_> {
     fn drop(&mut self) {
-        if let Some(taken) = self.taken {
-            let now = self.clock.instant();
-            self.registered.state(now).give_back(taken, now);
-        }
+        let now = self.clock.instant();
+        self.registered.state(now).give_back(self.taken, now);
     }
 }
 
@@ -238,7 +231,7 @@ impl<'c, 's> Claim<'c, 's> {
             && self.purpose == Purpose::Token
         {
             let taken = registered.state(self.begin).take_request(limit, clock.instant());
-            let taken = Some(taken.map_err(Cause::RateLimited)?);
+            let taken = taken.map_err(Cause::RateLimited)?;
             self.request = Some(TakenRequest { registered, clock, taken });
         }
         Ok(())
@@ -430,9 +423,8 @@ impl<'c, 's> Claim<'c, 's> {
         if credentials.is_raw {
             exchange.context.raw_pairs.fetch_add(1, Ordering::Relaxed);
         }
-        if let Some(request) = request {
-            request.keep();
-        }
+        // The request stays taken.
+        forget(request);
         Ok(registered)
     }
 
