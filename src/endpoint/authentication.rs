@@ -2,6 +2,7 @@
 //! failure budgets are exhausted, and an unknown client costs the same work as a known one.
 
 use std::hint::black_box;
+use std::mem::forget;
 use std::pin::pin;
 use std::sync::Arc;
 use std::sync::atomic::Ordering;
@@ -129,10 +130,9 @@ async fn check_in_turn<'s>(
 struct Claim<'c, 's> {
     exchange: &'c Exchange<'s>,
     credentials: &'c Credentials<'c>,
-    /// The client that is registered under the claimed id; `None` if there is no such client.
-    registered: Option<&'s Registered>,
-    /// For an id that is not registered: the kind of client whose authentication cost is imitated.
-    decoy: Option<&'s Kind>,
+    /// The client that is registered under the claimed id. If there is no such client, this is the
+    /// kind of client whose authentication cost is imitated.
+    registered: Result<&'s Registered, &'s Kind>,
     attempt: Attempt<'s>,
     purpose: Purpose,
     /// The token request taken from the client's rate limit.
@@ -141,26 +141,18 @@ struct Claim<'c, 's> {
 }
 
 /// A token request taken from a client's rate limit. It is given back when this value is dropped,
-/// unless it is kept: an attempt may be refused after the request was taken, and its client may
+/// unless it is forgotten: an attempt may be refused after the request was taken, and its client may
 /// close the connection while the attempt waits.
 struct TakenRequest<'s> {
     registered: &'s Registered,
     clock: &'s Clock,
-    taken: Option<Taken>,
-}
-
-impl TakenRequest<'_> {
-    fn keep(mut self) {
-        self.taken = None;
-    }
+    taken: Taken,
 }
 
 impl Drop for TakenRequest<'_> {
     fn drop(&mut self) {
-        if let Some(taken) = self.taken {
-            let now = self.clock.instant();
-            self.registered.state(now).give_back(taken, now);
-        }
+        let now = self.clock.instant();
+        self.registered.state(now).give_back(self.taken, now);
     }
 }
 
@@ -174,11 +166,11 @@ impl<'c, 's> Claim<'c, 's> {
     ) -> Result<Self, Refused<'s>> {
         let Exchange { context, snapshot, network, .. } = *exchange;
         let client_id = &credentials.client_id;
-        let registered = snapshot.clients.find(client_id);
-        let client = registered.map(|registered| &registered.client);
-        let decoy = client.is_none().then(|| snapshot.decoys.kind(&context.decoy_key, client_id));
+        let decoy = || snapshot.decoys.kind(&context.decoy_key, client_id);
+        let registered = snapshot.clients.find(client_id).ok_or_else(decoy);
+        let client = registered.ok().map(|registered| &registered.client);
         let is_guessable =
-            client.map_or_else(|| decoy.is_some_and(Kind::is_guessable), Client::is_guessable);
+            registered.map_or_else(Kind::is_guessable, |it| it.client.is_guessable());
         let is_active = client.is_some_and(|client| client.enabled);
         let limits = &snapshot.config.live.failures;
         // Until the attempt is charged, `begin` is used as the current time, so that the clock need
@@ -189,16 +181,7 @@ impl<'c, 's> Claim<'c, 's> {
         let attempt = throttle
             .begin(client_id, network, is_guessable, is_active, limits, begin)
             .map_err(|wait| refused(exchange, client_id, client, Cause::Throttled(wait)))?;
-        Ok(Self {
-            exchange,
-            credentials,
-            registered,
-            decoy,
-            attempt,
-            purpose,
-            request: None,
-            begin,
-        })
+        Ok(Self { exchange, credentials, registered, attempt, purpose, request: None, begin })
     }
 
     /// Checks the credentials and returns the client. Uses up an assertion.
@@ -248,19 +231,19 @@ impl<'c, 's> Claim<'c, 's> {
             && self.purpose == Purpose::Token
         {
             let taken = registered.state(self.begin).take_request(limit, clock.instant());
-            let taken = Some(taken.map_err(Cause::RateLimited)?);
+            let taken = taken.map_err(Cause::RateLimited)?;
             self.request = Some(TakenRequest { registered, clock, taken });
         }
         Ok(())
     }
 
     fn client(&self) -> Option<&'s Client> {
-        self.registered.map(|registered| &registered.client)
+        self.registered.ok().map(|registered| &registered.client)
     }
 
     /// Returns the client if it is enabled and may authenticate by this method.
     fn permitted(&self, by: AuthMethod) -> Result<&'s Registered, Cause> {
-        let registered = self.registered.ok_or(Cause::UnknownClient)?;
+        let registered = self.registered.map_err(|_| Cause::UnknownClient)?;
         let client = &registered.client;
         if !client.enabled {
             return Err(Cause::ClientDisabled);
@@ -321,15 +304,18 @@ impl<'c, 's> Claim<'c, 's> {
     /// expired one. If the client is not registered, computes as many slow hashes as its decoy
     /// requires.
     async fn find_slow(&mut self, given: &str) -> Result<Option<&'s ClientSecret>, Cause> {
-        let (turn, decoy) = (self.turn(), self.decoy);
-        let Some(client) = self.client() else {
-            for hash in decoy.iter().flat_map(|decoy| &decoy.hashes) {
-                self.matches(hash, given, turn).await?;
+        let turn = self.turn();
+        let registered = match self.registered {
+            Ok(registered) => registered,
+            Err(decoy) => {
+                for hash in &decoy.hashes {
+                    self.matches(hash, given, turn).await?;
+                }
+                return Ok(None);
             }
-            return Ok(None);
         };
         let mut found = None;
-        for secret in &client.secrets {
+        for secret in &registered.client.secrets {
             let Some(hash) = secret.hash.as_slow() else { continue };
             if self.matches(hash, given, turn).await? {
                 if secret.is_current(self.exchange.now) {
@@ -392,10 +378,9 @@ impl<'c, 's> Claim<'c, 's> {
         };
         let accepted = assertion.check(snapshot.issuer.as_str(), endpoints, now);
         let accepted = accepted.map_err(Cause::Assertion)?;
-        let (keys, algorithm) = match (self.client(), self.decoy) {
-            (Some(client), _) => (&*client.keys, client.assertion_algorithm),
-            (None, Some(decoy)) => (&*decoy.keys, decoy.assertion_algorithm),
-            (None, None) => (&[][..], None),
+        let (keys, algorithm) = match self.registered {
+            Ok(Registered { client, .. }) => (&*client.keys, client.assertion_algorithm),
+            Err(decoy) => (&*decoy.keys, decoy.assertion_algorithm),
         };
         let verified = assertion.verify(keys, algorithm);
         self.client().ok_or(Cause::UnknownClient)?;
@@ -438,9 +423,8 @@ impl<'c, 's> Claim<'c, 's> {
         if credentials.is_raw {
             exchange.context.raw_pairs.fetch_add(1, Ordering::Relaxed);
         }
-        if let Some(request) = request {
-            request.keep();
-        }
+        // The request stays taken.
+        forget(request);
         Ok(registered)
     }
 

@@ -1,5 +1,6 @@
-//! The values that the server derives from all clients, for the clients of one shard. The values of all shards
-//! together are the value of the registry, so a change of one client costs the work of one shard.
+//! The values that the server derives from all clients, for the clients of one shard. The values of
+//! all shards together are the value of the registry, so a change of one client costs the work of
+//! one shard.
 
 use std::collections::BTreeMap;
 

@@ -100,9 +100,10 @@ impl SecretUses {
     }
 
     /// Removes the counts of secrets that no longer belong to a client. Then returns the client id,
-    /// the label and the uses of each secret that this server has used. `registered` returns a function that says whether
-    /// a client has a secret with this label. It is called under the lock and must load the current
-    /// snapshot: from an older one, a secret that was added and used since would be missing.
+    /// the label and the uses of each secret that this server has used. `registered` returns a
+    /// function that says whether a client has a secret with this label. It is called under the lock
+    /// and must load the current snapshot: from an older one, a secret that was added and used since
+    /// would be missing.
     pub fn used<R: Fn(&str, &str) -> bool>(
         &self,
         registered: impl FnOnce() -> R,

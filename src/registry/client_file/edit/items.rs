@@ -59,8 +59,8 @@ impl<'t> Items<'t> {
         self.items.iter().find(|item| item.name == name).map(|item| item.value)
     }
 
-    /// Returns the objects in the list that is the member with this name. There are none if there is no such
-    /// member.
+    /// Returns the objects in the list that is the member with this name. There are none if there
+    /// is no such member.
     pub(super) fn objects_in(&self, name: &str) -> Result<Vec<Self>, serde_json::Error> {
         let Some(list) = self.member(name) else { return Ok(Vec::new()) };
         let list = Self::of_list(self.text, list)?;
