@@ -91,12 +91,13 @@ impl Pages {
 
     /// Returns the file of `document`; `None` if it is at another path.
     fn file(&self, document: PageDocument, snapshot: &Snapshot) -> Option<File> {
+        let script = |text: &'static str| File::new("text/javascript; charset=utf-8", text);
         Some(match document {
             PageDocument::Page => File::new(HTML, demo::offered(PAGE, snapshot)),
-            PageDocument::Script => File::new(JAVASCRIPT, SCRIPT),
-            PageDocument::OperationsScript => File::new(JAVASCRIPT, OPERATIONS_SCRIPT),
-            PageDocument::SnippetsScript => File::new(JAVASCRIPT, SNIPPETS_SCRIPT),
-            PageDocument::TokenScript => File::new(JAVASCRIPT, TOKEN_SCRIPT),
+            PageDocument::Script => script(include_str!("page/page.js")),
+            PageDocument::OperationsScript => script(include_str!("page/operations.js")),
+            PageDocument::SnippetsScript => script(include_str!("page/snippets.js")),
+            PageDocument::TokenScript => script(include_str!("page/token.js")),
             PageDocument::Style => File::new("text/css; charset=utf-8", STYLE),
             PageDocument::Icon => File::new("image/x-icon", ICON),
             PageDocument::Reference => self.described(snapshot).reference.clone(),
@@ -162,7 +163,6 @@ pub fn not_found(
 }
 
 const HTML: &str = "text/html; charset=utf-8";
-const JAVASCRIPT: &str = "text/javascript; charset=utf-8";
 const JSON: &str = "application/json";
 const PAGE: &str = include_str!("page/page.html");
 const NOT_FOUND: &str = include_str!("page/not_found.html");
@@ -170,10 +170,6 @@ const NOT_FOUND_LINKS: &str = r#"<nav aria-label="Documents">
     <a href="{base}/">Get a token</a>
     <a href="{base}/docs">Reference</a>
   </nav>"#;
-const SCRIPT: &str = include_str!("page/page.js");
-const OPERATIONS_SCRIPT: &str = include_str!("page/operations.js");
-const SNIPPETS_SCRIPT: &str = include_str!("page/snippets.js");
-const TOKEN_SCRIPT: &str = include_str!("page/token.js");
 const STYLE: &str = concat!(include_str!("page/page.css"), include_str!("page/reference.css"));
 const ICON: &[u8] = include_bytes!("page/favicon.ico");
 

@@ -159,7 +159,8 @@ impl SpanExporter for Exporter {
         if lost > report.lost && report.at.is_none_or(|at| now - at >= QUIET) {
             let error = report.error.take();
             let error = error.or_else(|| exported.as_ref().err().map(ToString::to_string));
-            warn!(collector = %target, error, lost, "spans are lost: the collector is down or slow");
+            let collector = &target.address;
+            warn!(%collector, error, lost, "spans are lost: the collector is down or slow");
             (report.lost, report.at) = (lost, Some(now));
         }
         exported

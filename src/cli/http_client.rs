@@ -3,7 +3,6 @@
 //! TLS is not supported: the commands that use this module connect to a server directly, not
 //! through its TLS proxy.
 
-use std::fmt;
 use std::time::Duration;
 
 use bytes::Bytes;
@@ -68,12 +67,6 @@ impl Target {
     }
 }
 
-impl fmt::Display for Target {
-    fn fmt(&self, f: &mut fmt::Formatter<'_>) -> fmt::Result {
-        self.address.fmt(f)
-    }
-}
-
 /// Returns a GET request with the bearer token `bearer` (RFC 6750), if there is one.
 pub(super) fn get(
     path: &str,
@@ -96,19 +89,20 @@ pub(super) fn send(
     request: http::Result<Request<Full<Bytes>>>,
     limit: Duration,
 ) -> Result<Response<Bytes>, CliError> {
+    let address = &target.address;
     let runtime = Builder::new_current_thread()
         .enable_all()
         .build()
-        .map_err(|error| CliError(format!("{target}: cannot open sockets: {error}")))?;
+        .map_err(|error| CliError(format!("{address}: cannot open sockets: {error}")))?;
     let exchanged =
         runtime.block_on(async { timeout(limit, connect_and_exchange(target, request)).await });
     match exchanged {
         Ok(answer) => answer.map_err(|error| {
-            CliError(format!("{target}: cannot be reached: {error}; is the server running there?"))
+            CliError(format!("{address}: cannot be reached: {error}; is the server running there?"))
         }),
         Err(_elapsed) => {
             let seconds = limit.as_secs();
-            Err(CliError(format!("{target}: has not answered within {seconds} seconds")))
+            Err(CliError(format!("{address}: has not answered within {seconds} seconds")))
         }
     }
 }

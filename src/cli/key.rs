@@ -139,19 +139,13 @@ pub(super) struct SizeArg {
     bits: Option<u16>,
 }
 
-impl SizeArg {
-    fn or_default(self) -> u16 {
-        self.bits.unwrap_or(change::KEY_SIZES[0])
-    }
-}
-
 pub(super) fn run(command: KeyCommand) -> Result<(), CliError> {
     let now = Clock::system().now();
     match command {
         KeyCommand::Generate { keys, size } => {
             let mut keys = keys.open()?;
             let retention = keys.retention()?;
-            let bits = size.or_default();
+            let bits = size.bits.unwrap_or(DEFAULT_BITS);
             let key = keys.change(|store| change::generate(store, bits, &retention, now))?;
             keys.print(describe(&key))
         }
@@ -159,7 +153,7 @@ pub(super) fn run(command: KeyCommand) -> Result<(), CliError> {
             rotate(keys, size.bits, &server, now)
         }
         KeyCommand::Rotate { keys, size, keep, server, .. } => {
-            replace(keys, size.or_default(), keep.as_deref(), &server, now)
+            replace(keys, size.bits.unwrap_or(DEFAULT_BITS), keep.as_deref(), &server, now)
         }
         KeyCommand::Retire { keys, key_id } => retire(keys, key_id.as_deref(), now),
         KeyCommand::Import { keys, from } => import(keys, &from, now),
@@ -280,6 +274,8 @@ fn describe(key: &SigningKey) -> Value {
         "signs_from": signs_from,
     })
 }
+
+const DEFAULT_BITS: u16 = change::KEY_SIZES[0];
 
 fn parse_bits(argument: &str) -> Result<u16, String> {
     let bits = argument.parse().ok().filter(|bits| change::KEY_SIZES.contains(bits));

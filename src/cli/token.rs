@@ -39,6 +39,7 @@ pub(super) struct TokenArgs {
 
 pub(super) fn run(args: &TokenArgs) -> Result<(), CliError> {
     let (target, path) = Target::of_url(&args.url)?;
+    let address = &target.address;
     let path = if path == "/" { TOKEN_PATH } else { &path };
     let secret = secret::from_environment_or_stdin(SECRET_VARIABLE, "Client secret: ")?;
     let request = Request::post(path)
@@ -46,14 +47,14 @@ pub(super) fn run(args: &TokenArgs) -> Result<(), CliError> {
         .body(Full::from(form(args, &secret)));
     let answer = send(&target, request, TIMEOUT)?;
     let token =
-        token_of(&answer).map_err(|problem| CliError(format!("{target}: {path}: {problem}")))?;
+        token_of(&answer).map_err(|problem| CliError(format!("{address}: {path}: {problem}")))?;
     if !args.decode {
         return print(token);
     }
     let prefix = path.strip_suffix(TOKEN_PATH).unwrap_or_default();
     let keys = send(&target, get(&format!("{prefix}{JWKS_PATH}"), None), TIMEOUT)?;
     let decoded = decoded(&token, &keys)
-        .map_err(|problem| CliError(format!("{target}: {prefix}{JWKS_PATH}: {problem}")))?;
+        .map_err(|problem| CliError(format!("{address}: {prefix}{JWKS_PATH}: {problem}")))?;
     print(format_args!("{decoded:#}"))
 }
 

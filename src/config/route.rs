@@ -70,8 +70,8 @@ fn route_path<'de, D: Deserializer<'de>>(deserializer: D) -> Result<String, D::E
     }
 }
 
-/// The documented paths of the services. A configured route must not match one of them, nor one of the
-/// paths of [`PageDocument`].
+/// The documented paths of the services. A configured route must not match one of them, nor one of
+/// the paths of [`PageDocument`].
 pub const TAKEN_PATHS: [&str; 12] = [
     "/.well-known/jwks.json",
     "/.well-known/oauth-authorization-server",

@@ -12,8 +12,8 @@ pub(super) enum Scalar<'v> {
     Switch(bool),
 }
 
-/// Deserializes a scalar and converts it by `read`. `problem` says what the value must be; it is the
-/// error for a value that is no scalar.
+/// Deserializes a scalar and converts it by `read`. `problem` says what the value must be, and is
+/// the error for a value that is no scalar.
 pub(super) fn scalar<'de, D: Deserializer<'de>, T>(
     deserializer: D,
     problem: &'static str,

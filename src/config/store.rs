@@ -283,9 +283,7 @@ fn list(hosts: &str) -> Vec<String> {
 fn decoded(text: &str) -> Result<String, ConfigError> {
     let decoded = percent_decode_str(text).decode_utf8();
     let decoded = decoded.ok().filter(|text| !text.contains(char::is_control));
-    decoded
-        .map(std::borrow::Cow::into_owned)
-        .ok_or_else(|| "has a %-sequence that is no text in UTF-8".into())
+    Ok(decoded.ok_or("has a %-sequence that is no text in UTF-8")?.into_owned())
 }
 
 /// Decodes a part of the URL; `None` if it is empty.
@@ -304,8 +302,8 @@ fn parse_host(host: &str, port: Option<&str>) -> Result<StoreHost, ConfigError> 
     let port = match own_port.or(port) {
         None => DEFAULT_PORT,
         Some(port) => port.parse().ok().filter(|port| *port != 0).ok_or(
-            "has a port that is no number of 1 to 65535; if this is part of the password, write its \
-             `/`, `?`, `@`, `:` and `%` as %2F, %3F, %40, %3A and %25",
+            "has a port that is no number of 1 to 65535; if this is part of the password, write \
+             its `/`, `?`, `@`, `:` and `%` as %2F, %3F, %40, %3A and %25",
         )?,
     };
     Ok(StoreHost { name: decoded(name)?, port })
@@ -322,8 +320,8 @@ fn shown_as(user: &str, hosts: &str, database: &str, parameters: &[&str]) -> Str
 
 const DEFAULT_PORT: u16 = 5432;
 const DEFAULT_CONNECT_SECONDS: u64 = 2;
-const OTHER_SSLMODE: &str = "sslmode: must be verify-full (or require, which means the same here) or \
-    disable: every other mode sends the password to a server that only claims to be the database";
+const OTHER_SSLMODE: &str = "sslmode: must be verify-full (or require, which means the same here) \
+    or disable: every other mode sends the password to a server that only claims to be the database";
 const OTHER_SESSION: &str = "target_session_attrs: must be read-write or any";
 const SSLROOTCERT: &str = "sslrootcert: use the setting store.ca_file instead";
 const UNKNOWN_PARAMETER: &str = "has an unknown parameter after the `?`; the known ones are";

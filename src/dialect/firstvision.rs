@@ -7,7 +7,7 @@ use std::io::Write;
 use serde_json::json;
 use smallvec::SmallVec;
 
-use crate::dialect::public_error::{PublicError, advice};
+use crate::dialect::public_error::{PublicError, Row, advice};
 use crate::dialect::{Answer, Reply, RequestHead};
 use crate::endpoint::Exchange;
 use crate::endpoint::token::{TokenRequest, issue};
@@ -176,25 +176,19 @@ pub fn public_error(cause: Cause) -> PublicError {
             (408, "AGT408RT", "The request did not arrive in time", advice::SEND_AT_ONCE)
         }
         Cause::BodyTooLarge => (413, "AGT413PTL", "Payload is too large", advice::SEND_LESS),
-        Cause::ContentTypeMissing => (
-            415,
-            "AGT415UMT",
+        Cause::ContentTypeMissing => unsupported(
             "Content type is not provided",
             "Send the header Content-Type: application/json, even without a body.",
         ),
         Cause::Charset
         | Cause::ContentEncoding
         | Cause::ContentTypeNotAllowed(ContentType::Json | ContentType::Other)
-        | Cause::MediaType => (
-            415,
-            "AGT415UMT",
+        | Cause::MediaType => unsupported(
             "Allowed content type for this client is application/json",
             "Send the header Content-Type: application/json, and a body, if there is one, in UTF-8 \
              and uncompressed.",
         ),
-        Cause::ContentTypeNotAllowed(ContentType::OctetStream) => (
-            415,
-            "AGT415UMT",
+        Cause::ContentTypeNotAllowed(ContentType::OctetStream) => unsupported(
             "Allowed content type for this client is octet-stream",
             "Send the header Content-Type: application/octet-stream.",
         ),
@@ -219,6 +213,10 @@ pub fn public_error(cause: Cause) -> PublicError {
         | Cause::StoreStale
         | Cause::UseNotRecorded => (503, "AGT503SU", "Service is unavailable", advice::RETRY),
     })
+}
+
+fn unsupported(text: &'static str, advice: &'static str) -> Row {
+    (415, "AGT415UMT", text, advice)
 }
 
 /// The maximum length of a scope token, in characters.

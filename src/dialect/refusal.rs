@@ -2,8 +2,23 @@
 
 use crate::config::Dialect;
 use crate::dialect::public_error::PublicError;
+use crate::dialect::route::Route;
 use crate::dialect::{Answer, RequestHead, connect, firstvision, vision};
 use crate::oauth::error::Cause;
+
+impl Route<'_> {
+    /// Writes the answer to a refusal of a request to this route.
+    pub(crate) fn refuse(self, cause: Cause, head: &RequestHead<'_>) -> Answer {
+        let mut answer = match self {
+            Self::VisionValidate => vision::refuse(&vision::validation_error(cause), head),
+            route => route.dialect().refuse(cause, head),
+        };
+        if cause == Cause::MethodNotAllowed {
+            answer.push_header("allow", self.methods());
+        }
+        answer
+    }
+}
 
 impl Dialect {
     /// Writes the answer to a refusal in this dialect.

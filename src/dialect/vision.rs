@@ -97,7 +97,10 @@ fn read<'b>(
     body: &'b [u8],
     fields: &[(&'static str, usize)],
 ) -> Result<(Parameters<'b>, ContentType), Cause> {
-    check_client_headers(head)?;
+    let mut client_headers = CLIENT_HEADERS.into_iter().zip(head.client_headers);
+    if client_headers.any(|((_, max), value)| value.is_some_and(|value| value.len() > max)) {
+        return Err(Cause::FieldValue);
+    }
     let content_type = head.content_type.filter(|value| !value.is_empty());
     let content_type = content_type.ok_or(Cause::ContentTypeMissing)?;
     let content_type = std::str::from_utf8(content_type).map_err(|_| Cause::MediaType)?;
@@ -127,15 +130,6 @@ fn read<'b>(
         }
     }
     Ok((parameters, content_type))
-}
-
-/// Refuses a request in which one of the [`CLIENT_HEADERS`] is too long.
-fn check_client_headers(head: &RequestHead<'_>) -> Result<(), Cause> {
-    let too_long = CLIENT_HEADERS
-        .iter()
-        .zip(head.client_headers)
-        .any(|((_, max_length), value)| value.is_some_and(|value| value.len() > *max_length));
-    if too_long { Err(Cause::FieldValue) } else { Ok(()) }
 }
 
 fn app_context(head: &RequestHead<'_>) -> Result<&'static str, Cause> {
@@ -233,18 +227,12 @@ fn classify(cause: Cause) -> Row {
         | Cause::ParameterInQuery
         | Cause::ValidationQuery
         | Cause::SeveralAuthentications
-        | Cause::Target => (
-            400,
-            "240008",
-            "Argument is not valid",
+        | Cause::Target => not_valid(
             "Compare each field, header and query parameter with the documentation of this path. \
              The fields are strings of printable ASCII in the body, never in the URL; send no \
              Authorization header beside the client_secret.",
         ),
-        Cause::GrantTypeUnsupported => (
-            400,
-            "240008",
-            "Argument is not valid",
+        Cause::GrantTypeUnsupported => not_valid(
             "Send client_credentials: there is no other grant here, and no refresh token.",
         ),
         Cause::BodyTooLarge => (413, "240008", "Payload is too large", advice::SEND_LESS),
@@ -259,18 +247,12 @@ fn classify(cause: Cause) -> Row {
         Cause::RequestTimeout => {
             (408, "240008", "The request did not arrive in time", advice::SEND_AT_ONCE)
         }
-        Cause::FieldMissing(APP_CONTEXT) => (
-            400,
-            "240009",
-            "A required field is missing",
-            "Add ?appContext=firstvision or ?appContext=aplus to the URL, not to the body.",
-        ),
-        Cause::AuthenticationMissing | Cause::FieldMissing(_) | Cause::GrantTypeMissing => (
-            400,
-            "240009",
-            "A required field is missing",
-            "Add the field; an empty value or null counts as missing.",
-        ),
+        Cause::FieldMissing(APP_CONTEXT) => {
+            missing("Add ?appContext=firstvision or ?appContext=aplus to the URL, not to the body.")
+        }
+        Cause::AuthenticationMissing | Cause::FieldMissing(_) | Cause::GrantTypeMissing => {
+            missing("Add the field; an empty value or null counts as missing.")
+        }
         Cause::FieldTooLong(_) => (
             400,
             "240010",
@@ -337,6 +319,14 @@ fn classify(cause: Cause) -> Row {
         | Cause::StoreStale
         | Cause::UseNotRecorded => (503, "250301", "Service is unavailable", advice::RETRY),
     }
+}
+
+fn not_valid(advice: &'static str) -> Row {
+    (400, "240008", "Argument is not valid", advice)
+}
+
+fn missing(advice: &'static str) -> Row {
+    (400, "240009", "A required field is missing", advice)
 }
 
 /// Writes the answer to a refusal.

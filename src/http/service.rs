@@ -405,13 +405,7 @@ fn refuse(cause: Cause, head: &RequestHead<'_>, route: Route<'_>) -> Outcome<'st
 }
 
 fn write_refusal(cause: Cause, head: &RequestHead<'_>, route: Route<'_>) -> Answer {
-    let mut answer = match route {
-        Route::VisionValidate => vision::refuse(&vision::validation_error(cause), head),
-        _ => route.dialect().refuse(cause, head),
-    };
-    if cause == Cause::MethodNotAllowed {
-        answer.push_header("allow", route.methods());
-    }
+    let mut answer = route.refuse(cause, head);
     if let Route::Page(_) = route {
         page::push_policy(&mut answer);
     }

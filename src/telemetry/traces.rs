@@ -46,7 +46,9 @@ impl Traces {
     pub(crate) fn record(&self, answered: &Answered<'_>) {
         let Some(tracer) = self.tracer.get() else { return };
         let end = UNIX_EPOCH + Duration::from_micros(Clock::unix_micros());
-        let (method, name) = method_of(answered);
+        // The method as an attribute, and as a part of the span's name.
+        let known = METHODS.into_iter().find(|method| *method == answered.method);
+        let (method, name) = known.map_or(("_OTHER", "HTTP"), |method| (method, method));
         let mut span = tracer
             .span_builder(format!("{name} {}", answered.route))
             .with_kind(SpanKind::Server)
@@ -77,15 +79,6 @@ fn context_of(caller: Option<TraceParent<'_>>) -> Context {
     // Starts from an empty context and not from the current context of the thread, because that
     // context belongs to the program that embeds the server.
     parent.map_or_else(Context::new, |parent| Context::new().with_remote_span_context(parent))
-}
-
-/// Returns the request's method as an attribute, and as a part of the span's name. For an unknown
-/// method, the attribute is `_OTHER` and the part of the name is `HTTP`.
-fn method_of(answered: &Answered<'_>) -> (&'static str, &'static str) {
-    match METHODS.into_iter().find(|method| *method == answered.method) {
-        Some(method) => (method, method),
-        None => ("_OTHER", "HTTP"),
-    }
 }
 
 fn set_attributes(span: &mut Span, answered: &Answered<'_>, method: &'static str) {

@@ -40,9 +40,7 @@ pub fn public_error(cause: Cause, head: &RequestHead<'_>) -> PublicError {
             invalid_request("The body ended before its announced length.", advice::SEND_ALL_BYTES)
         }
         Cause::BodyTooLarge => (413, INVALID_REQUEST, "The body is too large.", advice::SEND_LESS),
-        Cause::Charset => (
-            415,
-            INVALID_REQUEST,
+        Cause::Charset => unsupported(
             "The body's charset must be UTF-8; other labels are taken over ASCII text alone.",
             "Encode the body as UTF-8, and leave charset out of Content-Type.",
         ),
@@ -53,9 +51,7 @@ pub fn public_error(cause: Cause, head: &RequestHead<'_>) -> PublicError {
         | Cause::FieldValue => {
             invalid_request("The request is malformed.", advice::READ_THE_REFERENCE)
         }
-        Cause::ContentEncoding => (
-            415,
-            INVALID_REQUEST,
+        Cause::ContentEncoding => unsupported(
             "A compressed body is not accepted.",
             "Send the body as it is, without Content-Encoding.",
         ),
@@ -75,9 +71,7 @@ pub fn public_error(cause: Cause, head: &RequestHead<'_>) -> PublicError {
             "Send the host name of this server in one Host header; a proxy may have removed it or \
              added another.",
         ),
-        Cause::MediaType => (
-            415,
-            INVALID_REQUEST,
+        Cause::MediaType => unsupported(
             "The body must be multipart/form-data or application/x-www-form-urlencoded.",
             "Encode the body in one of these two ways, and name it in Content-Type.",
         ),
@@ -205,22 +199,16 @@ pub fn public_error(cause: Cause, head: &RequestHead<'_>) -> PublicError {
             "Send grant_type=client_credentials. There is no other grant here, and no refresh \
              token: get a new token instead.",
         ),
-        Cause::Scope(ScopeError::Malformed) => (
-            400,
-            INVALID_SCOPE,
+        Cause::Scope(ScopeError::Malformed) => invalid_scope(
             "scope must be tokens separated by spaces.",
             "Separate scopes by spaces, not by commas or lines; leave out quotes.",
         ),
-        Cause::Scope(ScopeError::NotAllowed) => (
-            400,
-            INVALID_SCOPE,
+        Cause::Scope(ScopeError::NotAllowed) => invalid_scope(
             "The client may not have this scope.",
             "Ask only for scopes that the client is registered for; upper and lower case differ. \
              Without scope, the client gets its default scopes, if it has any.",
         ),
-        Cause::ScopeMissing => (
-            400,
-            INVALID_SCOPE,
+        Cause::ScopeMissing => invalid_scope(
             "scope is required for this client.",
             "Send the scopes that you need. The operator knows which ones the client may have.",
         ),
@@ -308,6 +296,14 @@ fn invalid_request(text: &'static str, advice: &'static str) -> Row {
     (400, INVALID_REQUEST, text, advice)
 }
 
+fn unsupported(text: &'static str, advice: &'static str) -> Row {
+    (415, INVALID_REQUEST, text, advice)
+}
+
+fn invalid_scope(text: &'static str, advice: &'static str) -> Row {
+    (400, "invalid_scope", text, advice)
+}
+
 const BOUNDARY: &str = "The multipart boundary must be 1 to 70 valid characters, in quotes if \
     one of ( ) , / : = ? or a space is among them.";
 const FILE_NAME: &str = "The form's parts must be plain fields without a file name: with Python's \
@@ -316,5 +312,4 @@ const NOT_FOUND: &str = "There is nothing at this path. Tokens come from POST /c
     POST /v1/api/oauth/token and GET /v1/getAccessToken, below the path of the issuer.";
 const INVALID_REQUEST: &str = "invalid_request";
 const INVALID_CLIENT: &str = "invalid_client";
-const INVALID_SCOPE: &str = "invalid_scope";
 const INVALID_TOKEN: &str = "invalid_token";

@@ -139,23 +139,18 @@ fn refusals(cause: Cause, route: Route<'_>, path: &str, snapshot: &Snapshot) -> 
             query: None,
             max_parameters,
         };
-        let dialects = match route {
-            Route::Validate if cause.is_about_a_token() || cause == Cause::ValidationQuery => {
-                &Dialect::ALL[..]
-            }
-            _ => &[route.dialect()],
-        };
+        let is_in_any = route == Route::Validate
+            && (cause.is_about_a_token() || cause == Cause::ValidationQuery);
+        let dialects = if is_in_any { &Dialect::ALL[..] } else { &[route.dialect()] };
         for &dialect in dialects {
-            let (error, answer) = match route {
-                Route::VisionValidate => {
-                    let error = vision::validation_error(cause);
-                    let answer = vision::refuse(&error, &head);
-                    (error, answer)
-                }
-                Route::Validate => {
-                    (dialect.public_error(cause, &head), bearer::refuse(dialect, cause, &head))
-                }
-                _ => (dialect.public_error(cause, &head), dialect.refuse(cause, &head)),
+            let error = match route {
+                Route::VisionValidate => vision::validation_error(cause),
+                _ => dialect.public_error(cause, &head),
+            };
+            let answer = if is_in_any {
+                bearer::refuse(dialect, cause, &head)
+            } else {
+                route.refuse(cause, &head)
             };
             let refusal = Refusal {
                 dialect,
@@ -186,9 +181,6 @@ fn headers(cause: Cause, route: Route<'_>, mut answer: Answer) -> Vec<(&'static 
     }
     if cause == Cause::Dpop(DpopError::Nonce) {
         headers.push(("dpop-nonce", Value::Null));
-    }
-    if cause == Cause::MethodNotAllowed {
-        headers.push(("allow", route.methods().into()));
     }
     headers
 }
