@@ -29,7 +29,13 @@ pub async fn token<'s>(
     body: &[u8],
 ) -> Reply<'s> {
     let content_type = content_type(head, body)?;
-    let scope = scope(path_scope, head, body)?;
+    let body = json::quote_keys(body);
+    let parameters = if body.is_empty() {
+        Parameters::default()
+    } else {
+        json::parse_with_scope_list(&body, &CREDENTIALS, head.max_parameters)?
+    };
+    let scope = scope(path_scope, head, &parameters)?;
     if !head.authorization.is_present() {
         return Err(Cause::AuthenticationMissing.into());
     }
@@ -72,7 +78,7 @@ fn content_type(head: &RequestHead<'_>, body: &[u8]) -> Result<ContentType, Caus
 fn scope<'r>(
     path_scope: Option<&'r str>,
     head: &RequestHead<'r>,
-    body: &[u8],
+    body: &'r Parameters<'_>,
 ) -> Result<Option<Cow<'r, str>>, Cause> {
     let query = urlencoded::parse(head.query.unwrap_or_default().as_bytes(), head.max_parameters)?;
     if query.names().any(|name| name != "scope" && RequestHead::is_token_parameter(name)) {
@@ -82,11 +88,7 @@ fn scope<'r>(
         .map(|segment| urlencoded::decode_path(segment).ok_or(FormError::PercentEncoding))
         .transpose()?;
     let in_query = query.get("scope").map(|scope| Cow::Owned(scope.to_owned()));
-    let in_body = if body.is_empty() {
-        None
-    } else {
-        json::parse_scope_list(body, head.max_parameters)?.map(Cow::Owned)
-    };
+    let in_body = body.get("scope").map(Cow::Borrowed);
 
     let mut places = [in_path, in_query, in_body].into_iter().flatten();
     let scope = places.next();
@@ -220,6 +222,11 @@ pub fn public_error(cause: Cause) -> PublicError {
         | Cause::UseNotRecorded => (503, "AGT503SU", "Service is unavailable", advice::RETRY),
     })
 }
+
+/// The members of the body that belong to client authentication. They must agree with the header
+/// `Authorization`.
+const CREDENTIALS: [&str; 4] =
+    ["client_assertion", "client_assertion_type", "client_id", "client_secret"];
 
 /// The maximum length of a scope token, in characters.
 pub const MAX_SCOPE_CHARS: usize = 50;

@@ -116,6 +116,9 @@ fn every_refusal_of_a_payload_has_its_code() {
         " ",
         "{scope: [\"all\"], scope: [\"all\"]}",
         "\u{feff}{scope: [\"all\"]}",
+        "{scope: [\"all\"], x: {\"a\": 1, \"a\": 2}}",
+        "{scope: [\"all\"], x: [[], [{\"y\": {\"a\": {}, \"\\u0061\": {}}}]]}",
+        "{scope: [{\"a\": 1, \"a\": 2}]}",
         &format!("{{scope: [\"{long}\"]}}"),
     ] {
         let response = program.ask(&get(PATH).body(body));
