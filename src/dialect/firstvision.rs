@@ -39,14 +39,13 @@ pub async fn token<'s>(
     if !head.authorization.is_present() {
         return Err(Cause::AuthenticationMissing.into());
     }
-    let no_parameters = Parameters::default();
     let request = TokenRequest {
         grant: GrantRequest {
             grant_type: CLIENT_CREDENTIALS,
             scope: scope.as_deref(),
             resources: SmallVec::new(),
         },
-        credentials: head.credentials(&no_parameters)?,
+        credentials: head.credentials(&parameters)?,
         certificate: head.certificate,
         // This dialect issues bearer tokens only.
         dpop: HeaderField::Absent,
@@ -136,7 +135,8 @@ pub fn public_error(cause: Cause) -> PublicError {
             "AGT400BR",
             "Payload is not valid",
             "Send the scope in one place only: the query, the path, or a JSON object in the body. \
-             Each scope has at most 50 characters; credentials are never in the URL.",
+             Each scope has at most 50 characters. The credentials are in the header Authorization \
+             alone, never in the URL or the body.",
         ),
         Cause::AuthenticationMissing => (
             400,

@@ -142,7 +142,7 @@ const CAUSES: [(Cause, Routes); 98] = [
     (Cause::CertificateMismatch, FORMS),
     (Cause::CertificateUnreadable, FORMS | ISSUING),
     (Cause::ClientDisabled, FORMS | JSON),
-    (Cause::ClientIdMismatch, FORMS),
+    (Cause::ClientIdMismatch, FORMS | FIRSTVISION),
     (Cause::DemoSecret, FORMS | JSON),
     (Cause::MalformedAuthorization, FORMS | FIRSTVISION),
     (Cause::SecretNotCurrent, FORMS | JSON),
