@@ -7,7 +7,7 @@ use std::io::Write;
 use serde_json::json;
 use smallvec::SmallVec;
 
-use crate::dialect::public_error::{PublicError, advice};
+use crate::dialect::public_error::{DPOP_NONCE, DPOP_PROOF, PublicError, advice};
 use crate::dialect::{Answer, Reply, RequestHead};
 use crate::endpoint::Exchange;
 use crate::endpoint::token::{TokenRequest, issue};
@@ -16,9 +16,9 @@ use crate::form::media_type::{ContentType, MediaType};
 use crate::form::parameters::{FormError, Parameters};
 use crate::form::urlencoded;
 use crate::oauth::client::TokenProfile;
+use crate::oauth::dpop::DpopError;
 use crate::oauth::error::Cause;
 use crate::oauth::grant::{CLIENT_CREDENTIALS, GrantRequest};
-use crate::oauth::header_field::HeaderField;
 
 /// Answers one token request. `path_scope` is the path segment after the service's own path, if
 /// there is one.
@@ -47,17 +47,18 @@ pub async fn token<'s>(
         },
         credentials: head.credentials(&parameters)?,
         certificate: head.certificate,
-        // This dialect issues bearer tokens only.
-        dpop: HeaderField::Absent,
+        dpop: head.dpop,
+        method: "GET",
         content_type: Some(content_type),
         profile: TokenProfile::Vision,
     };
     let mut issued = issue(exchange, &request, Answer::begin_token()).await?;
     // As documented, `expires_in` is the expiry time, not a duration.
     let expires_at = issued.expires_at;
-    write!(issued.buffer, "\",\"expires_in\":{expires_at},\"token_type\":\"Bearer\"}}")
+    let token_type = issued.confirmation.token_type();
+    write!(issued.buffer, "\",\"expires_in\":{expires_at},\"token_type\":\"{token_type}\"}}")
         .map_err(|_| Cause::Internal)?;
-    Ok(Answer::with_token(issued))
+    Ok(Answer::with_token(exchange, issued))
 }
 
 /// Reads the Content-Type. A later check, after client authentication, decides whether the client
@@ -138,6 +139,16 @@ pub fn public_error(cause: Cause) -> PublicError {
              Each scope has at most 50 characters. The credentials are in the header Authorization \
              alone, never in the URL or the body.",
         ),
+        Cause::Dpop(DpopError::Nonce) => (400, "AGT400BR", DPOP_NONCE, advice::SEND_DPOP_NONCE),
+        Cause::Dpop(
+            DpopError::Algorithm
+            | DpopError::Key
+            | DpopError::Malformed
+            | DpopError::Replayed
+            | DpopError::Signature
+            | DpopError::Target
+            | DpopError::Time,
+        ) => (400, "AGT400BR", DPOP_PROOF, advice::SIGN_DPOP_PROOF),
         Cause::AuthenticationMissing => (
             400,
             "AGT400BR",
@@ -151,7 +162,7 @@ pub fn public_error(cause: Cause) -> PublicError {
         | Cause::CertificateUnreadable
         | Cause::ClientDisabled
         | Cause::DemoSecret
-        | Cause::Dpop(_)
+        | Cause::Dpop(DpopError::Missing)
         | Cause::GrantNotAllowed
         | Cause::MalformedAuthorization
         | Cause::Scope(_)

@@ -173,6 +173,12 @@ pub(super) fn vision_cases(path: &str, query: &str, own: &[(&str, &str)]) -> Vec
                 .typed_body(json_type, body("post", &json!({}))),
         ),
     ];
+    let proof = Request::new("POST", &target).typed_body(json_type, body("post", &json!({})));
+    cases.push(whole(&proof.header("DPoP", "x")));
+    cases.push(typed(
+        json_type,
+        &body("post", &json!({ "x": 0 })).replace(":0", ":{\"a\":1,\"a\":1}"),
+    ));
     for field in ["client_id", "client_secret", "grant_type", "scope", "token"] {
         cases.push(with(json!({ field: null })));
         cases.push(with(json!({ field: long })));
