@@ -7,7 +7,7 @@ use std::io::Write;
 use serde_json::json;
 use smallvec::SmallVec;
 
-use crate::dialect::public_error::{DPOP_NONCE, DPOP_PROOF, PublicError, advice};
+use crate::dialect::public_error::{DPOP_NONCE, DPOP_PROOF, PublicError, Row, advice};
 use crate::dialect::{Answer, Reply, RequestHead};
 use crate::endpoint::Exchange;
 use crate::endpoint::token::{TokenRequest, issue};
@@ -103,8 +103,8 @@ fn scope<'r>(
 }
 
 /// Writes the answer to a refusal.
-pub fn refuse(cause: Cause) -> Answer {
-    let PublicError { status, code, text, .. } = public_error(cause);
+pub fn refuse(cause: Cause, head: &RequestHead<'_>) -> Answer {
+    let PublicError { status, code, text, .. } = public_error(cause, head);
     let body = json!({ "errorCode": code, "errorMessage": text });
     let mut answer = Answer::private_json(status, body.to_string());
     if status == 401 && !cause.is_about_a_token() {
@@ -113,8 +113,15 @@ pub fn refuse(cause: Cause) -> Answer {
     answer
 }
 
+/// Whether the request has the type `application/octet-stream`.
+fn sends_octets(head: &RequestHead<'_>) -> bool {
+    let value = head.content_type.and_then(|value| std::str::from_utf8(value).ok());
+    let media_type = value.and_then(MediaType::parse);
+    media_type.is_some_and(|sent| ContentType::of(sent.essence) == ContentType::OctetStream)
+}
+
 /// Maps each cause to what its caller learns.
-pub fn public_error(cause: Cause) -> PublicError {
+pub fn public_error(cause: Cause, head: &RequestHead<'_>) -> PublicError {
     PublicError::of(match cause {
         Cause::BodyAborted
         | Cause::ClientIdMismatch
@@ -195,22 +202,15 @@ pub fn public_error(cause: Cause) -> PublicError {
             "Content type is not provided",
             "Send the header Content-Type: application/json, even without a body.",
         ),
+        // The client is not known yet, so the type that was sent counts as its own.
+        Cause::Charset | Cause::ContentEncoding | Cause::MediaType if sends_octets(head) => {
+            ONLY_OCTETS
+        }
         Cause::Charset
         | Cause::ContentEncoding
         | Cause::ContentTypeNotAllowed(ContentType::Json | ContentType::Other)
-        | Cause::MediaType => (
-            415,
-            "AGT415UMT",
-            "Allowed content type for this client is application/json",
-            "Send the header Content-Type: application/json, and a body, if there is one, in UTF-8 \
-             and uncompressed.",
-        ),
-        Cause::ContentTypeNotAllowed(ContentType::OctetStream) => (
-            415,
-            "AGT415UMT",
-            "Allowed content type for this client is octet-stream",
-            "Send the header Content-Type: application/octet-stream.",
-        ),
+        | Cause::MediaType => ONLY_JSON,
+        Cause::ContentTypeNotAllowed(ContentType::OctetStream) => ONLY_OCTETS,
         Cause::PasswordQueueShare
         | Cause::RateLimited(_)
         | Cause::ReplayGuardShare
@@ -241,6 +241,22 @@ const CREDENTIALS: [&str; 4] =
 
 /// The maximum length of a scope token, in characters.
 pub const MAX_SCOPE_CHARS: usize = 50;
+
+const ONLY_JSON: Row = (
+    415,
+    "AGT415UMT",
+    "Allowed content type for this client is application/json",
+    "Send the header Content-Type: application/json, and a body, if there is one, in UTF-8 and \
+     uncompressed.",
+);
+
+const ONLY_OCTETS: Row = (
+    415,
+    "AGT415UMT",
+    "Allowed content type for this client is octet-stream",
+    "Send the header Content-Type: application/octet-stream, and a body, if there is one, in UTF-8 \
+     and uncompressed.",
+);
 
 const CHECK_CREDENTIALS: &str = "Check the client id, the secret and the scope, and that they belong to this server. Send a scope, \
     unless the client has default scopes. If they are right, ask the operator of this server, and \

@@ -228,6 +228,12 @@ fn the_content_type_is_checked_once_the_client_is_known() {
         (typed("text"), json),
         (octet("application/json"), octets),
         (octet("text/plain"), octets),
+        // These are refused before the client is known.
+        (typed("application/json; charset=utf-16"), json),
+        (typed("application/json").header("Content-Encoding", "gzip"), json),
+        (typed("text/plain; charset=utf-16"), json),
+        (octet("application/octet-stream; charset=utf-16"), octets),
+        (octet("Application/Octet-Stream").header("Content-Encoding", "gzip"), octets),
     ] {
         assert_error(&program.ask(&request), 415, "AGT415UMT", message);
     }

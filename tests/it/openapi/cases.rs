@@ -201,6 +201,10 @@ pub(super) fn firstvision_cases(path: &str) -> Vec<Sent> {
         whole(&get().header("Content-Type", json_type)),
         whole(&get().header("Content-Type", json_type).basic("post:wrong")),
         whole(&get().header("Content-Type", "text/plain").basic(&right)),
+        whole(&get().header("Content-Type", "application/octet-stream; charset=utf-16")),
+        whole(&get().typed_body(json_type, "{\"client_id\": \"octets\"}").basic(&right)),
+        whole(&get().typed_body(json_type, "{\"client_secret\": \"x\"}").basic(&right)),
+        whole(&get().header("Content-Type", json_type).basic(&right).header("DPoP", "x")),
         whole(
             &get()
                 .header("Content-Type", json_type)
