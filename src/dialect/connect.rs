@@ -70,8 +70,12 @@ impl Form {
         if content_type == URLENCODED.as_bytes() || content_type.is_empty() && body.is_empty() {
             return Ok(Self { encoded: Encoded::Urlencoded(body), charset: Charset::Utf8 });
         }
-        let content_type = std::str::from_utf8(content_type).map_err(|_| Cause::MediaType)?;
-        let media_type = MediaType::parse(content_type).ok_or(Cause::MediaType)?;
+        if content_type.is_empty() {
+            return Err(Cause::MediaType);
+        }
+        let content_type =
+            std::str::from_utf8(content_type).map_err(|_| Cause::ContentTypeMalformed)?;
+        let media_type = MediaType::parse(content_type).ok_or(Cause::ContentTypeMalformed)?;
         let charset = media_type.charset();
         if charset == Charset::Other {
             return Err(Cause::Charset);

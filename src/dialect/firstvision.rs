@@ -208,6 +208,7 @@ pub fn public_error(cause: Cause, head: &RequestHead<'_>) -> PublicError {
         }
         Cause::Charset
         | Cause::ContentEncoding
+        | Cause::ContentTypeMalformed
         | Cause::ContentTypeNotAllowed(ContentType::Json | ContentType::Other)
         | Cause::MediaType => ONLY_JSON,
         Cause::ContentTypeNotAllowed(ContentType::OctetStream) => ONLY_OCTETS,

@@ -33,8 +33,8 @@ pub(super) const DPOP_NONCE: &str = "DPoP proof must have the nonce of DPoP-Nonc
 /// The advice that dialects share.
 pub(super) mod advice {
     pub const READ_THE_REFERENCE: &str = "Compare the request with the documentation of this path.";
-    pub const SEND_ALL_BYTES: &str =
-        "Send as many bytes as Content-Length says, and check that no proxy cuts the body off.";
+    pub const SEND_ALL_BYTES: &str = "Send as many bytes as Content-Length says, or let the HTTP library write the chunks, and check that \
+     no proxy cuts the body off.";
     pub const SEND_LESS: &str =
         "Send only the documented parameters: a token request needs a few hundred bytes.";
     pub const FEWER_HEADERS: &str =

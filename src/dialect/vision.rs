@@ -101,8 +101,9 @@ fn read<'b>(
     check_client_headers(head)?;
     let content_type = head.content_type.filter(|value| !value.is_empty());
     let content_type = content_type.ok_or(Cause::ContentTypeMissing)?;
-    let content_type = std::str::from_utf8(content_type).map_err(|_| Cause::MediaType)?;
-    let media_type = MediaType::parse(content_type).ok_or(Cause::MediaType)?;
+    let content_type =
+        std::str::from_utf8(content_type).map_err(|_| Cause::ContentTypeMalformed)?;
+    let media_type = MediaType::parse(content_type).ok_or(Cause::ContentTypeMalformed)?;
     let content_type = ContentType::of(media_type.essence);
     if content_type == ContentType::Other {
         return Err(Cause::MediaType);
@@ -201,7 +202,7 @@ fn classify(cause: Cause) -> Row {
             | FormError::JsonShape
             | FormError::Object
             | FormError::PartCharset
-            | FormError::PartHeaders
+            | FormError::PartHeaders(_)
             | FormError::Repeated
             | FormError::TooMany
             | FormError::Unclosed,
@@ -310,7 +311,10 @@ fn classify(cause: Cause) -> Row {
         }
         Cause::TokenExpired => (401, "240101", "Access token has expired", advice::NEW_TOKEN),
         Cause::MethodNotAllowed => (405, "240501", "Method is not allowed", advice::ALLOWED_METHOD),
-        Cause::Charset | Cause::ContentEncoding | Cause::MediaType => (
+        Cause::Charset
+        | Cause::ContentEncoding
+        | Cause::ContentTypeMalformed
+        | Cause::MediaType => (
             415,
             "241501",
             "Media type is not supported",

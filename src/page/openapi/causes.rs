@@ -3,7 +3,7 @@
 use crate::dialect::route::Route;
 use crate::dialect::vision::{APP_CONTEXT, TOKEN_FIELDS, VALIDATE_FIELDS, Version};
 use crate::form::media_type::ContentType;
-use crate::form::parameters::FormError;
+use crate::form::parameters::{FormError, PartFault};
 use crate::oauth::client_assertion::AssertionError;
 use crate::oauth::dpop::DpopError;
 use crate::oauth::error::Cause;
@@ -91,7 +91,7 @@ fn bit_of(route: Route<'_>) -> Routes {
 
 /// All causes, each with the routes at which it occurs. Where a variant has data that does not show in
 /// its label, one value stands for all.
-const CAUSES: [(Cause, Routes); 98] = [
+const CAUSES: [(Cause, Routes); 104] = [
     (Cause::BodyAborted, !VALIDATE),
     (Cause::BodyTooLarge, !VALIDATE),
     (Cause::ContentEncoding, !VALIDATE),
@@ -113,13 +113,19 @@ const CAUSES: [(Cause, Routes); 98] = [
     (Cause::Form(FormError::NotUtf8), FORMS | JSON | VALIDATE),
     (Cause::Form(FormError::Object), FORMS),
     (Cause::Form(FormError::PartCharset), FORMS),
-    (Cause::Form(FormError::PartHeaders), FORMS),
+    (Cause::Form(FormError::PartHeaders(PartFault::ContentType)), FORMS),
+    (Cause::Form(FormError::PartHeaders(PartFault::Disposition)), FORMS),
+    (Cause::Form(FormError::PartHeaders(PartFault::Encoding)), FORMS),
+    (Cause::Form(FormError::PartHeaders(PartFault::Repeated)), FORMS),
+    (Cause::Form(FormError::PartHeaders(PartFault::Syntax)), FORMS),
+    (Cause::Form(FormError::PartHeaders(PartFault::TooMany)), FORMS),
     (Cause::Form(FormError::PercentEncoding), FORMS | JSON | VALIDATE),
     (Cause::Form(FormError::Repeated), FORMS | JSON | VALIDATE),
     (Cause::Form(FormError::TooMany), FORMS | JSON | VALIDATE),
     (Cause::Form(FormError::Unclosed), FORMS),
     (Cause::ContentTypeNotAllowed(ContentType::Json), VISION_TOKEN | FIRSTVISION),
     (Cause::ContentTypeNotAllowed(ContentType::OctetStream), VISION_TOKEN | FIRSTVISION),
+    (Cause::ContentTypeMalformed, FORMS | VISION),
     (Cause::ContentTypeMissing, JSON),
     (Cause::FieldMissing(""), VISION | INTROSPECTION | REVOCATION),
     (Cause::FieldValue, VISION),

@@ -68,6 +68,7 @@ pub(super) fn form_cases(path: &str, own: &[(&str, &str)], server: &Program) -> 
     }
     vec![
         typed("text/plain", b"x"),
+        typed("text", b"x"),
         typed("application/x-www-form-urlencoded; charset=utf-16", b"a=b"),
         typed(urlencoded, b"{\"a\":\"b\"}"),
         typed(urlencoded, b"\xEF\xBB\xBFa=b"),
@@ -78,6 +79,11 @@ pub(super) fn form_cases(path: &str, own: &[(&str, &str)], server: &Program) -> 
         typed(MULTIPART, b"--b\r\n"),
         part("Content-Disposition: form-data"),
         part("Content-Disposition: form-data; name=a; filename=b"),
+        part("Content-Disposition: form-data; name=a\r\nContent-Type: text"),
+        part("Content-Disposition: form-data; name=a\r\nContent-Transfer-Encoding: base64"),
+        part("Content-Disposition: form-data; name=a\r\nX: a\r\nX: b"),
+        part("Content-Disposition"),
+        part(&"X: a\r\n".repeat(40)),
         part("Content-Disposition: form-data; name=a\r\nContent-Type: text/plain; charset=utf-16"),
         with(&[("client_id", "post")]),
         whole(
