@@ -17,6 +17,7 @@ use std::borrow::Cow;
 use bytes::Bytes;
 use smallvec::SmallVec;
 
+use crate::endpoint::Exchange;
 use crate::endpoint::outcome::{Issued, Phases, Refused, Reuse, Served};
 use crate::form::parameters::Parameters;
 use crate::form::urlencoded;
@@ -117,8 +118,8 @@ impl Answer {
     /// Returns the answer with `issued.buffer` as its body, and the [`Served`] for the log. The
     /// buffer must already contain the whole body: the token and the dialect's text around the
     /// token.
-    fn with_token<'s>(issued: Issued<'_, 's>) -> (Self, Served<'s>) {
-        let Issued { buffer, reuse, phases, served, .. } = issued;
+    fn with_token<'s>(exchange: &Exchange<'_>, issued: Issued<'_, 's>) -> (Self, Served<'s>) {
+        let Issued { buffer, confirmation, reuse, phases, served, .. } = issued;
         let mut answer = Self::private_json(200, buffer);
         match reuse {
             Reuse::Off => {}
@@ -128,7 +129,17 @@ impl Answer {
         if let Some(phases) = phases {
             answer.push_header("server-timing", server_timing(&phases));
         }
+        if confirmation.key.is_some() {
+            answer.push_nonce(exchange);
+        }
         (answer, served)
+    }
+
+    /// Adds the nonce that the client's next DPoP proof must contain, if the server requires nonces.
+    pub fn push_nonce(&mut self, exchange: &Exchange<'_>) {
+        if let Some(nonces) = exchange.context.nonces(exchange.snapshot) {
+            self.push_header("dpop-nonce", nonces.current(exchange.now));
+        }
     }
 
     /// Returns an answer with a JSON body that no cache may store (RFC 6749, section 5.1).

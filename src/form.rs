@@ -7,4 +7,5 @@ pub mod json;
 pub mod media_type;
 pub mod multipart;
 pub mod parameters;
+pub mod repeated_name;
 pub mod urlencoded;

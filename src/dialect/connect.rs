@@ -34,6 +34,7 @@ pub async fn token<'s>(exchange: &Exchange<'s>, head: &RequestHead<'_>, body: By
         credentials: head.credentials(&parameters)?,
         certificate: head.certificate,
         dpop: head.dpop,
+        method: "POST",
         content_type: None,
         profile: TokenProfile::AtJwt,
     };
@@ -47,19 +48,7 @@ pub async fn token<'s>(exchange: &Exchange<'s>, head: &RequestHead<'_>, body: By
         "\",\"expires_in\":{lifetime},\"token_type\":\"{token_type}\",\"scope\":\"{scope}\"}}"
     )
     .map_err(|_| Cause::Internal)?;
-    let has_proof = issued.confirmation.key.is_some();
-    let (mut answer, served) = Answer::with_token(issued);
-    if has_proof {
-        push_nonce(exchange, &mut answer);
-    }
-    Ok((answer, served))
-}
-
-/// Adds the nonce that the client's next DPoP proof must contain, if the server requires nonces.
-pub fn push_nonce(exchange: &Exchange<'_>, answer: &mut Answer) {
-    if let Some(nonces) = exchange.context.nonces(exchange.snapshot) {
-        answer.push_header("dpop-nonce", nonces.current(exchange.now));
-    }
+    Ok(Answer::with_token(exchange, issued))
 }
 
 /// A form whose encoding and declared charset are known, but whose parameters are not parsed yet.
@@ -81,8 +70,12 @@ impl Form {
         if content_type == URLENCODED.as_bytes() || content_type.is_empty() && body.is_empty() {
             return Ok(Self { encoded: Encoded::Urlencoded(body), charset: Charset::Utf8 });
         }
-        let content_type = std::str::from_utf8(content_type).map_err(|_| Cause::MediaType)?;
-        let media_type = MediaType::parse(content_type).ok_or(Cause::MediaType)?;
+        if content_type.is_empty() {
+            return Err(Cause::MediaType);
+        }
+        let content_type =
+            std::str::from_utf8(content_type).map_err(|_| Cause::ContentTypeMalformed)?;
+        let media_type = MediaType::parse(content_type).ok_or(Cause::ContentTypeMalformed)?;
         let charset = media_type.charset();
         if charset == Charset::Other {
             return Err(Cause::Charset);

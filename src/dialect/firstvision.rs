@@ -7,7 +7,7 @@ use std::io::Write;
 use serde_json::json;
 use smallvec::SmallVec;
 
-use crate::dialect::public_error::{PublicError, Row, advice};
+use crate::dialect::public_error::{DPOP_NONCE, DPOP_PROOF, PublicError, Row, advice};
 use crate::dialect::{Answer, Reply, RequestHead};
 use crate::endpoint::Exchange;
 use crate::endpoint::token::{TokenRequest, issue};
@@ -16,9 +16,9 @@ use crate::form::media_type::{ContentType, MediaType};
 use crate::form::parameters::{FormError, Parameters};
 use crate::form::urlencoded;
 use crate::oauth::client::TokenProfile;
+use crate::oauth::dpop::DpopError;
 use crate::oauth::error::Cause;
 use crate::oauth::grant::{CLIENT_CREDENTIALS, GrantRequest};
-use crate::oauth::header_field::HeaderField;
 
 /// Answers one token request. `path_scope` is the path segment after the service's own path, if
 /// there is one.
@@ -29,30 +29,36 @@ pub async fn token<'s>(
     body: &[u8],
 ) -> Reply<'s> {
     let content_type = content_type(head, body)?;
-    let scope = scope(path_scope, head, body)?;
+    let body = json::quote_keys(body);
+    let parameters = if body.is_empty() {
+        Parameters::default()
+    } else {
+        json::parse_with_scope_list(&body, &CREDENTIALS, head.max_parameters)?
+    };
+    let scope = scope(path_scope, head, &parameters)?;
     if !head.authorization.is_present() {
         return Err(Cause::AuthenticationMissing.into());
     }
-    let no_parameters = Parameters::default();
     let request = TokenRequest {
         grant: GrantRequest {
             grant_type: CLIENT_CREDENTIALS,
             scope: scope.as_deref(),
             resources: SmallVec::new(),
         },
-        credentials: head.credentials(&no_parameters)?,
+        credentials: head.credentials(&parameters)?,
         certificate: head.certificate,
-        // This dialect issues bearer tokens only.
-        dpop: HeaderField::Absent,
+        dpop: head.dpop,
+        method: "GET",
         content_type: Some(content_type),
         profile: TokenProfile::Vision,
     };
     let mut issued = issue(exchange, &request, Answer::begin_token()).await?;
     // As documented, `expires_in` is the expiry time, not a duration.
     let expires_at = issued.expires_at;
-    write!(issued.buffer, "\",\"expires_in\":{expires_at},\"token_type\":\"Bearer\"}}")
+    let token_type = issued.confirmation.token_type();
+    write!(issued.buffer, "\",\"expires_in\":{expires_at},\"token_type\":\"{token_type}\"}}")
         .map_err(|_| Cause::Internal)?;
-    Ok(Answer::with_token(issued))
+    Ok(Answer::with_token(exchange, issued))
 }
 
 /// Reads the Content-Type. A later check, after client authentication, decides whether the client
@@ -72,7 +78,7 @@ fn content_type(head: &RequestHead<'_>, body: &[u8]) -> Result<ContentType, Caus
 fn scope<'r>(
     path_scope: Option<&'r str>,
     head: &RequestHead<'r>,
-    body: &[u8],
+    body: &'r Parameters<'_>,
 ) -> Result<Option<Cow<'r, str>>, Cause> {
     let query = urlencoded::parse(head.query.unwrap_or_default().as_bytes(), head.max_parameters)?;
     if query.names().any(|name| name != "scope" && RequestHead::is_token_parameter(name)) {
@@ -82,11 +88,7 @@ fn scope<'r>(
         .map(|segment| urlencoded::decode_path(segment).ok_or(FormError::PercentEncoding))
         .transpose()?;
     let in_query = query.get("scope").map(|scope| Cow::Owned(scope.to_owned()));
-    let in_body = if body.is_empty() {
-        None
-    } else {
-        json::parse_scope_list(body, head.max_parameters)?.map(Cow::Owned)
-    };
+    let in_body = body.get("scope").map(Cow::Borrowed);
 
     let mut places = [in_path, in_query, in_body].into_iter().flatten();
     let scope = places.next();
@@ -101,8 +103,8 @@ fn scope<'r>(
 }
 
 /// Writes the answer to a refusal.
-pub fn refuse(cause: Cause) -> Answer {
-    let PublicError { status, code, text, .. } = public_error(cause);
+pub fn refuse(cause: Cause, head: &RequestHead<'_>) -> Answer {
+    let PublicError { status, code, text, .. } = public_error(cause, head);
     let body = json!({ "errorCode": code, "errorMessage": text });
     let mut answer = Answer::private_json(status, body.to_string());
     if status == 401 && !cause.is_about_a_token() {
@@ -111,8 +113,15 @@ pub fn refuse(cause: Cause) -> Answer {
     answer
 }
 
+/// Whether the request has the type `application/octet-stream`.
+fn sends_octets(head: &RequestHead<'_>) -> bool {
+    let value = head.content_type.and_then(|value| std::str::from_utf8(value).ok());
+    let media_type = value.and_then(MediaType::parse);
+    media_type.is_some_and(|sent| ContentType::of(sent.essence) == ContentType::OctetStream)
+}
+
 /// Maps each cause to what its caller learns.
-pub fn public_error(cause: Cause) -> PublicError {
+pub fn public_error(cause: Cause, head: &RequestHead<'_>) -> PublicError {
     PublicError::of(match cause {
         Cause::BodyAborted
         | Cause::ClientIdMismatch
@@ -134,8 +143,19 @@ pub fn public_error(cause: Cause) -> PublicError {
             "AGT400BR",
             "Payload is not valid",
             "Send the scope in one place only: the query, the path, or a JSON object in the body. \
-             Each scope has at most 50 characters; credentials are never in the URL.",
+             Each scope has at most 50 characters. The credentials are in the header Authorization \
+             alone, never in the URL or the body.",
         ),
+        Cause::Dpop(DpopError::Nonce) => (400, "AGT400BR", DPOP_NONCE, advice::SEND_DPOP_NONCE),
+        Cause::Dpop(
+            DpopError::Algorithm
+            | DpopError::Key
+            | DpopError::Malformed
+            | DpopError::Replayed
+            | DpopError::Signature
+            | DpopError::Target
+            | DpopError::Time,
+        ) => (400, "AGT400BR", DPOP_PROOF, advice::SIGN_DPOP_PROOF),
         Cause::AuthenticationMissing => (
             400,
             "AGT400BR",
@@ -149,7 +169,7 @@ pub fn public_error(cause: Cause) -> PublicError {
         | Cause::CertificateUnreadable
         | Cause::ClientDisabled
         | Cause::DemoSecret
-        | Cause::Dpop(_)
+        | Cause::Dpop(DpopError::Missing)
         | Cause::GrantNotAllowed
         | Cause::MalformedAuthorization
         | Cause::Scope(_)
@@ -176,22 +196,22 @@ pub fn public_error(cause: Cause) -> PublicError {
             (408, "AGT408RT", "The request did not arrive in time", advice::SEND_AT_ONCE)
         }
         Cause::BodyTooLarge => (413, "AGT413PTL", "Payload is too large", advice::SEND_LESS),
-        Cause::ContentTypeMissing => unsupported(
+        Cause::ContentTypeMissing => (
+            415,
+            "AGT415UMT",
             "Content type is not provided",
             "Send the header Content-Type: application/json, even without a body.",
         ),
+        // The client is not known yet, so the type that was sent counts as its own.
+        Cause::Charset | Cause::ContentEncoding | Cause::MediaType if sends_octets(head) => {
+            ONLY_OCTETS
+        }
         Cause::Charset
         | Cause::ContentEncoding
+        | Cause::ContentTypeMalformed
         | Cause::ContentTypeNotAllowed(ContentType::Json | ContentType::Other)
-        | Cause::MediaType => unsupported(
-            "Allowed content type for this client is application/json",
-            "Send the header Content-Type: application/json, and a body, if there is one, in UTF-8 \
-             and uncompressed.",
-        ),
-        Cause::ContentTypeNotAllowed(ContentType::OctetStream) => unsupported(
-            "Allowed content type for this client is octet-stream",
-            "Send the header Content-Type: application/octet-stream.",
-        ),
+        | Cause::MediaType => ONLY_JSON,
+        Cause::ContentTypeNotAllowed(ContentType::OctetStream) => ONLY_OCTETS,
         Cause::PasswordQueueShare
         | Cause::RateLimited(_)
         | Cause::ReplayGuardShare
@@ -215,12 +235,29 @@ pub fn public_error(cause: Cause) -> PublicError {
     })
 }
 
-fn unsupported(text: &'static str, advice: &'static str) -> Row {
-    (415, "AGT415UMT", text, advice)
-}
+/// The members of the body that belong to client authentication. They must agree with the header
+/// `Authorization`.
+const CREDENTIALS: [&str; 4] =
+    ["client_assertion", "client_assertion_type", "client_id", "client_secret"];
 
 /// The maximum length of a scope token, in characters.
 pub const MAX_SCOPE_CHARS: usize = 50;
+
+const ONLY_JSON: Row = (
+    415,
+    "AGT415UMT",
+    "Allowed content type for this client is application/json",
+    "Send the header Content-Type: application/json, and a body, if there is one, in UTF-8 and \
+     uncompressed.",
+);
+
+const ONLY_OCTETS: Row = (
+    415,
+    "AGT415UMT",
+    "Allowed content type for this client is octet-stream",
+    "Send the header Content-Type: application/octet-stream, and a body, if there is one, in UTF-8 \
+     and uncompressed.",
+);
 
 const CHECK_CREDENTIALS: &str = "Check the client id, the secret and the scope, and that they belong to this server. Send a scope, \
     unless the client has default scopes. If they are right, ask the operator of this server, and \

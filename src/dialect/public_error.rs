@@ -25,11 +25,16 @@ impl PublicError {
     }
 }
 
+/// The texts for DPoP proofs, the same in the dialects `vision` and `firstvision`, whose documents have
+/// none.
+pub(super) const DPOP_PROOF: &str = "DPoP proof is not valid";
+pub(super) const DPOP_NONCE: &str = "DPoP proof must have the nonce of DPoP-Nonce";
+
 /// The advice that dialects share.
 pub(super) mod advice {
     pub const READ_THE_REFERENCE: &str = "Compare the request with the documentation of this path.";
-    pub const SEND_ALL_BYTES: &str =
-        "Send as many bytes as Content-Length says, and check that no proxy cuts the body off.";
+    pub const SEND_ALL_BYTES: &str = "Send as many bytes as Content-Length says, or let the HTTP library write the chunks, and check that \
+     no proxy cuts the body off.";
     pub const SEND_LESS: &str =
         "Send only the documented parameters: a token request needs a few hundred bytes.";
     pub const FEWER_HEADERS: &str =
@@ -49,6 +54,10 @@ pub(super) mod advice {
      answers this to a token, get one for the scope that the API requires.";
     pub const CHECK_ID_AND_SECRET: &str = "Check the client id and the secret, and that they belong to this server. If they are right, \
      ask the operator of this server, and quote the X-Request-Id of the answer.";
+    pub const SEND_DPOP_NONCE: &str = "Repeat the request with a new DPoP proof whose claim nonce is the value of the header \
+     DPoP-Nonce of the answer.";
+    pub const SIGN_DPOP_PROOF: &str = "Sign a new proof for each request, with its method, the URL of this path without the query, \
+     the current time and a new jti, and send it in one header DPoP.";
     pub const NEW_TOKEN: &str = "Get a new token, and repeat the request with it.";
     pub const SEND_BEARER: &str =
         "Send the access token in the header Authorization, after the word Bearer and a space.";

@@ -26,7 +26,7 @@ impl Dialect {
         match self {
             Self::Connect => connect::refuse(cause, head),
             Self::Vision => vision::refuse(&vision::public_error(cause), head),
-            Self::Firstvision => firstvision::refuse(cause),
+            Self::Firstvision => firstvision::refuse(cause, head),
         }
     }
 
@@ -35,7 +35,7 @@ impl Dialect {
         match self {
             Self::Connect => connect::public_error(cause, head),
             Self::Vision => vision::public_error(cause),
-            Self::Firstvision => firstvision::public_error(cause),
+            Self::Firstvision => firstvision::public_error(cause, head),
         }
     }
 }

@@ -10,6 +10,7 @@ use zeroize::Zeroizing;
 use crate::dialect::RequestHead;
 use crate::dialect::connect::Form;
 use crate::form::parameters::Parameters;
+use crate::form::repeated_name::RepeatedName;
 use crate::form::urlencoded;
 use crate::oauth::header_field::HeaderField;
 
@@ -18,7 +19,7 @@ type Secret = Zeroizing<Vec<u8>>;
 
 /// Collects the secrets in the `Authorization` header, the query and `body`, in every encoding that
 /// the dialects accept. Returns `None` if the header, the query or the body cannot be parsed,
-/// because secrets in it would not be found.
+/// or if an object in the body repeats a name, because secrets in it would not be found.
 pub fn collect(head: &RequestHead<'_>, body: &Bytes) -> Option<Vec<Secret>> {
     let mut secrets = Vec::new();
     match head.authorization {
@@ -32,6 +33,10 @@ pub fn collect(head: &RequestHead<'_>, body: &Bytes) -> Option<Vec<Secret>> {
         return Some(secrets);
     }
     if let Ok(document) = serde_json::from_slice(body) {
+        // The document holds only one of the values of a repeated name.
+        if serde_json::from_slice(body).is_ok_and(|RepeatedName(name)| name.is_some()) {
+            return None;
+        }
         push_texts("", &document, &mut secrets);
     } else {
         let form = Form::read(head, body.clone()).ok()?;

@@ -6,7 +6,7 @@ use std::io::Write;
 
 use serde_json::json;
 
-use crate::dialect::public_error::{PublicError, Row, advice};
+use crate::dialect::public_error::{DPOP_NONCE, DPOP_PROOF, PublicError, Row, advice};
 use crate::dialect::{Answer, Reply, RequestHead, reason_phrase};
 use crate::endpoint::Exchange;
 use crate::endpoint::outcome::Served;
@@ -17,9 +17,9 @@ use crate::form::media_type::{Charset, ContentType, MediaType};
 use crate::form::parameters::{FormError, Parameters};
 use crate::form::urlencoded;
 use crate::oauth::client::TokenProfile;
+use crate::oauth::dpop::DpopError;
 use crate::oauth::error::Cause;
 use crate::oauth::grant::GrantRequest;
-use crate::oauth::header_field::HeaderField;
 
 /// The request headers that every answer echoes, each with its maximum length in bytes.
 pub const CLIENT_HEADERS: [(&str, usize); 4] = [
@@ -58,22 +58,23 @@ pub async fn token<'s>(
         grant: GrantRequest { scope: scope.as_deref(), ..GrantRequest::read(&parameters)? },
         credentials: head.credentials(&parameters)?,
         certificate: head.certificate,
-        // This dialect issues bearer tokens only.
-        dpop: HeaderField::Absent,
+        dpop: head.dpop,
+        method: "POST",
         content_type: Some(content_type),
         profile: TokenProfile::Vision,
     };
     let mut issued = issue(exchange, &request, Answer::begin_token()).await?;
     // As documented, `expires_in` is one second less than the lifetime.
     let expires_in = issued.lifetime.saturating_sub(1);
-    write!(issued.buffer, "\",\"token_type\":\"Bearer\",\"expires_in\":{expires_in}")
+    let token_type = issued.confirmation.token_type();
+    write!(issued.buffer, "\",\"token_type\":\"{token_type}\",\"expires_in\":{expires_in}")
         .and_then(|()| match version {
             Version::V1 => issued.buffer.write_all(b"}"),
             // Scope tokens contain no character that JSON would escape (RFC 6749, section 3.3).
             Version::V2 => write!(issued.buffer, ",\"scope\":\"{}\"}}", issued.scope),
         })
         .map_err(|_| Cause::Internal)?;
-    Ok(Answer::with_token(issued))
+    Ok(Answer::with_token(exchange, issued))
 }
 
 /// Answers whether a token is valid and was issued to the client that sends the request.
@@ -103,8 +104,9 @@ fn read<'b>(
     }
     let content_type = head.content_type.filter(|value| !value.is_empty());
     let content_type = content_type.ok_or(Cause::ContentTypeMissing)?;
-    let content_type = std::str::from_utf8(content_type).map_err(|_| Cause::MediaType)?;
-    let media_type = MediaType::parse(content_type).ok_or(Cause::MediaType)?;
+    let content_type =
+        std::str::from_utf8(content_type).map_err(|_| Cause::ContentTypeMalformed)?;
+    let media_type = MediaType::parse(content_type).ok_or(Cause::ContentTypeMalformed)?;
     let content_type = ContentType::of(media_type.essence);
     if content_type == ContentType::Other {
         return Err(Cause::MediaType);
@@ -194,7 +196,7 @@ fn classify(cause: Cause) -> Row {
             | FormError::JsonShape
             | FormError::Object
             | FormError::PartCharset
-            | FormError::PartHeaders
+            | FormError::PartHeaders(_)
             | FormError::Repeated
             | FormError::TooMany
             | FormError::Unclosed,
@@ -232,6 +234,16 @@ fn classify(cause: Cause) -> Row {
              The fields are strings of printable ASCII in the body, never in the URL; send no \
              Authorization header beside the client_secret.",
         ),
+        Cause::Dpop(DpopError::Nonce) => (400, "240008", DPOP_NONCE, advice::SEND_DPOP_NONCE),
+        Cause::Dpop(
+            DpopError::Algorithm
+            | DpopError::Key
+            | DpopError::Malformed
+            | DpopError::Replayed
+            | DpopError::Signature
+            | DpopError::Target
+            | DpopError::Time,
+        ) => (400, "240008", DPOP_PROOF, advice::SIGN_DPOP_PROOF),
         Cause::GrantTypeUnsupported => not_valid(
             "Send client_credentials: there is no other grant here, and no refresh token.",
         ),
@@ -266,7 +278,7 @@ fn classify(cause: Cause) -> Row {
         | Cause::CertificateUnreadable
         | Cause::ClientDisabled
         | Cause::DemoSecret
-        | Cause::Dpop(_)
+        | Cause::Dpop(DpopError::Missing)
         | Cause::GrantNotAllowed
         | Cause::MalformedAuthorization
         | Cause::Scope(_)
@@ -281,7 +293,10 @@ fn classify(cause: Cause) -> Row {
         }
         Cause::TokenExpired => (401, "240101", "Access token has expired", advice::NEW_TOKEN),
         Cause::MethodNotAllowed => (405, "240501", "Method is not allowed", advice::ALLOWED_METHOD),
-        Cause::Charset | Cause::ContentEncoding | Cause::MediaType => (
+        Cause::Charset
+        | Cause::ContentEncoding
+        | Cause::ContentTypeMalformed
+        | Cause::MediaType => (
             415,
             "241501",
             "Media type is not supported",

@@ -35,6 +35,8 @@ pub struct TokenRequest<'a> {
     pub certificate: &'a ShownCertificate,
     /// The client's DPoP proof.
     pub dpop: HeaderField<'a>,
+    /// The HTTP method of the request, which a DPoP proof must name.
+    pub method: &'static str,
     /// The requested grant.
     pub grant: GrantRequest<'a>,
     /// The request's Content-Type; `None` in a dialect that does not compare it with the
@@ -63,7 +65,7 @@ pub async fn issue<'r, 's: 'r>(
     let client = &registered.client;
     let refused = |cause| Refused::to(client, cause);
     let mut grant = decide(exchange, client, request)?;
-    let confirmed = pin!(confirm(exchange, client, request.certificate, request.dpop));
+    let confirmed = pin!(confirm(exchange, client, request));
     grant.confirmation = confirmed.await.map_err(refused)?;
     let exchange = &exchange.at_present();
     let decided = context.clock.instant();

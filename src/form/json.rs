@@ -4,9 +4,11 @@ use std::borrow::Cow;
 use std::fmt;
 
 use serde::Deserialize;
-use serde::de::{Deserializer, Error, IgnoredAny, MapAccess, Visitor};
+use serde::de::value::MapAccessDeserializer;
+use serde::de::{Deserializer, Error, MapAccess, SeqAccess, Visitor};
 
 use crate::form::parameters::{BYTE_ORDER_MARK, FormError, Parameters};
+use crate::form::repeated_name::RepeatedName;
 
 /// Parses a JSON object of at most `max_parameters` members. The value of a member named in `known`
 /// must be a string or null. The value of any other member is replaced by an empty string if it is
@@ -20,61 +22,49 @@ pub fn parse<'a>(
     known: &[&str],
     max_parameters: usize,
 ) -> Result<Parameters<'a>, FormError> {
-    check(body)?;
-    let mut parameters = Parameters::default();
-    read_members(body, |name, value| match value {
-        _ if parameters.count() == max_parameters => Err(FormError::TooMany),
-        Value::Text(value) => parameters.push(name, value),
-        Value::List(_) | Value::Other(_) if known.contains(&&*name) => Err(FormError::JsonType),
-        Value::List(_) | Value::Null | Value::Other(_) => parameters.push(name, Cow::Borrowed("")),
-    })?;
-    Ok(parameters)
+    read(body, known, None, max_parameters)
 }
 
-/// Returns the scope in `{"scope": ["…", …]}` or `{"scope": "…"}` as tokens separated by spaces.
-/// `None` if `scope` is missing, null or empty. Keys without quotes are accepted, because the
-/// documented example has no quotes around its keys.
+/// Parses a JSON object like [`parse`], but the value of the member `scope` may also be a list of
+/// strings. The parameter `scope` then holds them as tokens, separated by spaces.
 ///
 /// # Errors
 ///
 /// A [`FormError`] if the body must be refused as a whole.
-pub fn parse_scope_list(body: &[u8], max_parameters: usize) -> Result<Option<String>, FormError> {
-    check(body)?;
-    let body = quote_keys(body);
-    let mut scope = None;
-    // The names of all members so far. They are kept to refuse a repeated name, which the parsers
-    // of the other encodings also refuse.
-    let mut seen = Parameters::default();
-    read_members(&body, |name, value| {
-        if seen.count() == max_parameters {
-            return Err(FormError::TooMany);
-        }
-        if name == "scope" {
-            scope = Some(join_tokens(value).ok_or(FormError::JsonType)?);
-        }
-        seen.push(name, Cow::Borrowed(""))
-    })?;
-    Ok(scope.filter(|scope| !scope.is_empty()))
+pub fn parse_with_scope_list<'a>(
+    body: &'a [u8],
+    known: &[&str],
+    max_parameters: usize,
+) -> Result<Parameters<'a>, FormError> {
+    read(body, known, Some("scope"), max_parameters)
 }
 
-/// Returns the tokens in `value`, separated by spaces. `None` unless `value` is a string, null, or
-/// a list in which each element is a string of one token.
-fn join_tokens(value: Value<'_>) -> Option<String> {
-    match value {
-        Value::Text(scope) => Some(scope.into_owned()),
-        Value::Null => Some(String::new()),
-        Value::Other(_) => None,
-        Value::List(values) => {
-            let tokens = values.into_iter().map(|value| match value {
-                Element::Text(token) => {
-                    let token = token.trim_matches(' ').to_owned();
-                    (!token.contains(' ')).then_some(token)
-                }
-                Element::Other(_) => None,
-            });
-            Some(tokens.collect::<Option<Vec<_>>>()?.join(" "))
+/// Parses an object in which the member `list` may be a list of tokens.
+fn read<'a>(
+    body: &'a [u8],
+    known: &[&str],
+    list: Option<&str>,
+    max_parameters: usize,
+) -> Result<Parameters<'a>, FormError> {
+    check(body)?;
+    let mut parameters = Parameters::default();
+    read_members(body, |name, value| {
+        if parameters.count() == max_parameters {
+            return Err(FormError::TooMany);
         }
-    }
+        let is_list = list == Some(&*name);
+        let value = match value {
+            Value::Text(text) => text,
+            Value::Tokens(tokens) if is_list => Cow::Owned(tokens),
+            Value::Repeats => return Err(FormError::Repeated),
+            Value::Tokens(_) | Value::Other if is_list || known.contains(&&*name) => {
+                return Err(FormError::JsonType);
+            }
+            Value::Tokens(_) | Value::Null | Value::Other => Cow::Borrowed(""),
+        };
+        parameters.push(name, value)
+    })?;
+    Ok(parameters)
 }
 
 fn check(body: &[u8]) -> Result<(), FormError> {
@@ -104,8 +94,9 @@ fn read_members<'a>(
         })
 }
 
-/// Puts quotes around the unquoted keys of the outermost object. Changes nothing else.
-fn quote_keys(body: &[u8]) -> Cow<'_, [u8]> {
+/// Puts quotes around the unquoted keys of the outermost object. Changes nothing else. The example in
+/// the documentation of `firstvision` has no quotes around its keys.
+pub fn quote_keys(body: &[u8]) -> Cow<'_, [u8]> {
     let is_name = |byte: &u8| byte.is_ascii_alphanumeric() || b"_$-".contains(byte);
     let mut quoted = Vec::new();
     let mut copied = 0;
@@ -190,25 +181,89 @@ where
     }
 }
 
-/// A JSON value. A string without escapes is borrowed from the body.
-#[derive(Deserialize)]
-#[serde(untagged)]
+/// A JSON value, as far as the dialects read one.
 enum Value<'a> {
-    #[serde(borrow)]
+    /// A string. Without escapes, it is borrowed from the body.
     Text(Cow<'a, str>),
-    /// Not of values again: serde copies an untagged value once more for each list that it is in.
-    List(Vec<Element<'a>>),
+    /// The strings of a list, separated by spaces. No string has a space inside.
+    Tokens(String),
     Null,
-    Other(IgnoredAny),
+    /// Any other value.
+    Other,
+    /// A value in which an object repeats a name.
+    Repeats,
 }
 
-/// An element of a list.
-#[derive(Deserialize)]
-#[serde(untagged)]
-enum Element<'a> {
-    #[serde(borrow)]
-    Text(Cow<'a, str>),
-    Other(IgnoredAny),
+impl<'de> Deserialize<'de> for Value<'de> {
+    fn deserialize<D: Deserializer<'de>>(deserializer: D) -> Result<Self, D::Error> {
+        deserializer.deserialize_any(OfValue)
+    }
+}
+
+struct OfValue;
+
+impl<'de> Visitor<'de> for OfValue {
+    type Value = Value<'de>;
+
+    fn expecting(&self, f: &mut fmt::Formatter<'_>) -> fmt::Result {
+        f.write_str("a JSON value")
+    }
+
+    fn visit_borrowed_str<E>(self, text: &'de str) -> Result<Self::Value, E> {
+        Ok(Value::Text(Cow::Borrowed(text)))
+    }
+
+    fn visit_str<E>(self, text: &str) -> Result<Self::Value, E> {
+        Ok(Value::Text(Cow::Owned(text.to_owned())))
+    }
+
+    fn visit_unit<E>(self) -> Result<Self::Value, E> {
+        Ok(Value::Null)
+    }
+
+    fn visit_bool<E>(self, _: bool) -> Result<Self::Value, E> {
+        Ok(Value::Other)
+    }
+
+    fn visit_i64<E>(self, _: i64) -> Result<Self::Value, E> {
+        Ok(Value::Other)
+    }
+
+    fn visit_u64<E>(self, _: u64) -> Result<Self::Value, E> {
+        Ok(Value::Other)
+    }
+
+    fn visit_f64<E>(self, _: f64) -> Result<Self::Value, E> {
+        Ok(Value::Other)
+    }
+
+    fn visit_seq<A: SeqAccess<'de>>(self, mut list: A) -> Result<Self::Value, A::Error> {
+        let mut tokens = String::new();
+        let (mut are_tokens, mut repeats, mut is_first) = (true, false, true);
+        while let Some(element) = list.next_element()? {
+            match element {
+                Value::Text(token) if !token.trim_matches(' ').contains(' ') => {
+                    if !is_first {
+                        tokens.push(' ');
+                    }
+                    tokens.push_str(token.trim_matches(' '));
+                }
+                Value::Repeats => repeats = true,
+                _ => are_tokens = false,
+            }
+            is_first = false;
+        }
+        Ok(match (repeats, are_tokens) {
+            (true, _) => Value::Repeats,
+            (false, true) => Value::Tokens(tokens),
+            (false, false) => Value::Other,
+        })
+    }
+
+    fn visit_map<A: MapAccess<'de>>(self, object: A) -> Result<Self::Value, A::Error> {
+        let RepeatedName(repeated) = RepeatedName::deserialize(MapAccessDeserializer::new(object))?;
+        Ok(repeated.map_or(Value::Other, |_| Value::Repeats))
+    }
 }
 
 #[cfg(test)]
@@ -250,6 +305,9 @@ mod tests {
             (b"{\"scope\":[\"a\"]}", FormError::JsonType),
             (b"{\"scope\":\"a\",\"scope\":\"a\"}", FormError::Repeated),
             (b"{\"x\":1,\"\\u0078\":2}", FormError::Repeated),
+            (b"{\"x\":{\"a\":1,\"a\":1}}", FormError::Repeated),
+            (b"{\"x\":[[],{\"y\":{\"a\":1,\"a\":1}},1]}", FormError::Repeated),
+            (b"{\"scope\":{\"a\":1,\"a\":1}}", FormError::Repeated),
             (b"{\"scope\":\"\xff\"}", FormError::NotUtf8),
             (b"\xEF\xBB\xBF{}", FormError::ByteOrderMark),
         ] {
@@ -261,29 +319,36 @@ mod tests {
     #[test]
     fn reads_the_documented_scope_list_as_written() {
         let documented = br#"{scope: ["firstvision.accountmanagement.read"]}"#;
-        let scope = Ok(Some("firstvision.accountmanagement.read".to_owned()));
-        assert_eq!(parse_scope_list(documented, 16), scope);
         for (body, scope) in [
-            (&b"{\"scope\":[\"a\",\"b\"]}"[..], Some("a b")),
+            (&documented[..], Some("firstvision.accountmanagement.read")),
+            (b"{\"scope\":[\"a\",\"b\"]}", Some("a b")),
             (b"{ x : {y: 1}, scope : \"a b\" }", None),
             (b"{ x : \"}{,y:\\\"\", scope : \"a b\" }", Some("a b")),
+            (b"{x: [1, [{\"a\": 1}, {\"a\": 1}]], scope : [\" a \"] }", Some("a")),
             (b"{scope: []}", None),
             (b"{}", None),
         ] {
-            let read = parse_scope_list(body, 16).ok().flatten();
-            assert_eq!(read.as_deref(), scope, "{}", body.escape_ascii());
+            let body = quote_keys(body);
+            let read = parse_with_scope_list(&body, &["client_id"], 16).ok();
+            let read = read.as_ref().and_then(|parameters| parameters.get("scope"));
+            assert_eq!(read, scope, "{}", body.escape_ascii());
         }
         for (body, error) in [
             (&b"{scope: [\"a b\"]}"[..], FormError::JsonType),
             (b"{scope: [1]}", FormError::JsonType),
             (b"{scope: {}}", FormError::JsonType),
+            (b"{client_id: [\"a\"]}", FormError::JsonType),
+            (b"{client_id: 1}", FormError::JsonType),
             (b"{scope: [\"a\"], scope: [\"b\"]}", FormError::Repeated),
+            (b"{x: [{\"a\": 1, \"a\": 1}]}", FormError::Repeated),
             (b"{scope: [\"a\"}", FormError::JsonSyntax),
             (b"scope", FormError::JsonSyntax),
             (b"[]", FormError::JsonShape),
             (b"", FormError::Empty),
         ] {
-            assert_eq!(parse_scope_list(body, 16).err(), Some(error), "{}", body.escape_ascii());
+            let body = quote_keys(body);
+            let read = parse_with_scope_list(&body, &["client_id"], 16);
+            assert_eq!(read.err(), Some(error), "{}", body.escape_ascii());
         }
     }
 }

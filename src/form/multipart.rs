@@ -13,12 +13,14 @@ use std::convert::Infallible;
 use bytes::Bytes;
 use compact_str::CompactString;
 use futures_util::{FutureExt, stream};
-use memchr::memmem;
+use memchr::{memchr_iter, memmem};
 use multer::{Field, Multipart};
 use smallvec::SmallVec;
 
 use crate::form::media_type::{Charset, MediaType, OWS, is_token, read_value};
-use crate::form::parameters::{BYTE_ORDER_MARK, Entries, FormError, Parameter, Parameters};
+use crate::form::parameters::{
+    BYTE_ORDER_MARK, Entries, FormError, Parameter, Parameters, PartFault,
+};
 
 /// The names and values of the parts of one body. [`Parts::parameters`] borrows from them.
 pub struct Parts {
@@ -50,17 +52,18 @@ impl Parts {
         let once = stream::iter([Ok::<_, Infallible>(body.clone())]);
         let mut multipart = Multipart::new(once, boundary);
         let mut entries = SmallVec::new();
-        while let Some(mut field) = multipart.next_field().await.map_err(|e| classify(&e))? {
+        loop {
+            let next = multipart.next_field().await.map_err(|error| raw.fault(&error))?;
+            let Some(mut field) = next else { break };
             if entries.len() == max_parts {
                 return Err(FormError::TooMany);
             }
-            if raw.next_count() != field.headers().len() {
-                return Err(FormError::PartHeaders);
-            }
+            raw.check_next(field.headers().len())?;
             let charset = part_charset(&field)?;
             let name = CompactString::from(part_name(&field)?);
             // The first chunk is the whole value, because multer received the body in one piece.
-            let value = field.chunk().await.map_err(|e| classify(&e))?.unwrap_or_default();
+            let value = field.chunk().await.map_err(|error| raw.fault(&error))?;
+            let value = value.unwrap_or_default();
             if !charset.fits(value.is_ascii()) {
                 return Err(FormError::PartCharset);
             }
@@ -88,22 +91,54 @@ impl Parts {
 /// Counts the header lines of each part in the raw body. multer keeps only the last of repeated
 /// headers. So if a part has more header lines than multer returns headers, a header is repeated.
 struct RawHeaders<'b> {
+    /// The body from the next delimiter on.
     rest: &'b [u8],
+    delimiter: Vec<u8>,
 }
 
 impl<'b> RawHeaders<'b> {
     fn new(body: &'b [u8], boundary: &str) -> Self {
         let delimiter = [b"--", boundary.as_bytes()].concat();
-        Self { rest: memmem::find(body, &delimiter).map_or(&[], |at| &body[at..]) }
+        Self { rest: memmem::find(body, &delimiter).map_or(&[], |at| &body[at..]), delimiter }
     }
 
-    /// Returns the number of header lines of the next part: the lines between its delimiter and the
-    /// first empty line.
-    fn next_count(&mut self) -> usize {
-        let end = memmem::find(self.rest, b"\r\n\r\n").unwrap_or(self.rest.len());
-        let (head, after) = self.rest.split_at(end);
+    /// Compares the next part with the number of headers that multer has read, and skips the
+    /// headers.
+    fn check_next(&mut self, read: usize) -> Result<(), FormError> {
+        let (head, after) = self.next_head();
         self.rest = after;
-        head.split(|&byte| byte == b'\n').skip(1).count()
+        if count_lines(head) == read {
+            return Ok(());
+        }
+        // multer also ends a line, and with an empty one the headers, at a line feed alone.
+        let has_bare_line_feed = memchr_iter(b'\n', head).any(|at| !head[..at].ends_with(b"\r"));
+        let fault = if has_bare_line_feed { PartFault::Syntax } else { PartFault::Repeated };
+        Err(FormError::PartHeaders(fault))
+    }
+
+    /// Returns the delimiter and the headers of the next part, up to the first empty line, and what
+    /// follows them.
+    fn next_head(&self) -> (&'b [u8], &'b [u8]) {
+        self.rest.split_at(memmem::find(self.rest, b"\r\n\r\n").unwrap_or(self.rest.len()))
+    }
+
+    /// Returns the fault of the next part, at which multer has stopped with `error`.
+    fn fault(&self, error: &multer::Error) -> FormError {
+        let (head, _) = self.next_head();
+        let closing = [b"\r\n", &*self.delimiter, b"--"].concat();
+        let is_closed = memmem::find(self.rest, &closing).is_some();
+        match error {
+            multer::Error::IncompleteStream
+            | multer::Error::IncompleteFieldData { .. }
+            | multer::Error::IncompleteHeaders
+                if !is_closed =>
+            {
+                FormError::Unclosed
+            }
+            _ if head.len() < self.rest.len() && count_lines(head) == 0 => NOT_ONE_NAME,
+            _ if count_lines(head) > MAX_HEADERS => FormError::PartHeaders(PartFault::TooMany),
+            _ => FormError::PartHeaders(PartFault::Syntax),
+        }
     }
 
     /// Skips the empty line, a value of `length` bytes, and the line break before the next
@@ -119,7 +154,8 @@ fn part_charset(field: &Field<'static>) -> Result<Charset, FormError> {
     if content_type.trim_matches(OWS).is_empty() {
         return Ok(Charset::Utf8);
     }
-    MediaType::parse(content_type).map(|read| read.charset()).ok_or(FormError::PartHeaders)
+    let fault = FormError::PartHeaders(PartFault::ContentType);
+    MediaType::parse(content_type).map(|read| read.charset()).ok_or(fault)
 }
 
 /// Returns the part's name. Refuses a part with a file name, or with a transfer encoding that would
@@ -130,10 +166,10 @@ fn part_name<'f>(field: &'f Field<'static>) -> Result<Cow<'f, str>, FormError> {
     if part_header(field, "content-transfer-encoding")?.is_some_and(|encoding| {
         !["7bit", "8bit", "binary"].iter().any(|plain| encoding.eq_ignore_ascii_case(plain))
     }) {
-        return Err(FormError::PartHeaders);
+        return Err(FormError::PartHeaders(PartFault::Encoding));
     }
     let disposition = part_header(field, "content-disposition")?;
-    disposition_name(disposition.ok_or(FormError::PartHeaders)?)
+    disposition_name(disposition.ok_or(NOT_ONE_NAME)?)
 }
 
 fn part_header<'f>(field: &'f Field<'static>, name: &str) -> Result<Option<&'f str>, FormError> {
@@ -146,7 +182,7 @@ fn part_header<'f>(field: &'f Field<'static>, name: &str) -> Result<Option<&'f s
 fn disposition_name(disposition: &str) -> Result<Cow<'_, str>, FormError> {
     let (kind, mut rest) = disposition.split_at(disposition.find(';').unwrap_or(disposition.len()));
     if !kind.trim_matches(OWS).eq_ignore_ascii_case("form-data") {
-        return Err(FormError::PartHeaders);
+        return Err(NOT_ONE_NAME);
     }
 
     let mut found = None;
@@ -156,10 +192,10 @@ fn disposition_name(disposition: &str) -> Result<Cow<'_, str>, FormError> {
             rest = parameter;
             continue;
         }
-        let (name, value) = parameter.split_once('=').ok_or(FormError::PartHeaders)?;
+        let (name, value) = parameter.split_once('=').ok_or(NOT_ONE_NAME)?;
         let name = name.trim_matches(OWS);
         if !is_token(name) {
-            return Err(FormError::PartHeaders);
+            return Err(NOT_ONE_NAME);
         }
         // Extended parameters (`filename*`, `filename*0`, `name*`; RFC 2231, RFC 8187) are refused,
         // because some parsers treat them as `filename` or `name`.
@@ -168,16 +204,15 @@ fn disposition_name(disposition: &str) -> Result<Cow<'_, str>, FormError> {
             return Err(FormError::FileName);
         }
         if plain.eq_ignore_ascii_case("name") && plain != name {
-            return Err(FormError::PartHeaders);
+            return Err(NOT_ONE_NAME);
         }
-        let (value, after) =
-            read_value(value.trim_start_matches(OWS)).ok_or(FormError::PartHeaders)?;
+        let (value, after) = read_value(value.trim_start_matches(OWS)).ok_or(NOT_ONE_NAME)?;
         if name.eq_ignore_ascii_case("name") && found.replace(value).is_some() {
-            return Err(FormError::PartHeaders);
+            return Err(NOT_ONE_NAME);
         }
         rest = after.trim_start_matches(OWS);
     }
-    found.filter(|_| rest.is_empty()).ok_or(FormError::PartHeaders)
+    found.filter(|_| rest.is_empty()).ok_or(NOT_ONE_NAME)
 }
 
 /// Whether `boundary` consists of 1 to 70 `bchars`, the last of which is not a space (RFC 2046,
@@ -187,11 +222,12 @@ fn is_boundary(boundary: &str) -> bool {
     (1..=70).contains(&boundary.len()) && boundary.bytes().all(allowed) && !boundary.ends_with(' ')
 }
 
-fn classify(error: &multer::Error) -> FormError {
-    match error {
-        multer::Error::IncompleteStream
-        | multer::Error::IncompleteFieldData { .. }
-        | multer::Error::IncompleteHeaders => FormError::Unclosed,
-        _ => FormError::PartHeaders,
-    }
+/// Returns the number of lines after the delimiter's line.
+fn count_lines(head: &[u8]) -> usize {
+    memchr_iter(b'\n', head).count()
 }
+
+const NOT_ONE_NAME: FormError = FormError::PartHeaders(PartFault::Disposition);
+
+/// The number of headers that multer accepts in a part.
+const MAX_HEADERS: usize = 32;

@@ -115,9 +115,8 @@ pub enum FormError {
     Object,
     /// The charset in a part's Content-Type does not permit the part's text.
     PartCharset,
-    /// The headers of a part are malformed, repeated or not supported, or its Content-Disposition
-    /// is not `form-data` with exactly one name.
-    PartHeaders,
+    /// The headers of a part have a fault.
+    PartHeaders(PartFault),
     /// A `%` is not followed by two hexadecimal digits.
     PercentEncoding,
     /// A parameter other than `resource` is repeated.
@@ -126,6 +125,23 @@ pub enum FormError {
     TooMany,
     /// The multipart body ends before its closing boundary.
     Unclosed,
+}
+
+/// A fault of the headers of a part.
+#[derive(Clone, Copy, Debug, PartialEq, Eq)]
+pub enum PartFault {
+    /// The Content-Type is not a media type.
+    ContentType,
+    /// The Content-Disposition is absent, or is not `form-data` with exactly one name.
+    Disposition,
+    /// The Content-Transfer-Encoding would have to be decoded.
+    Encoding,
+    /// A header is repeated.
+    Repeated,
+    /// A line is not a header, or the headers do not end.
+    Syntax,
+    /// There are more headers than the limit.
+    TooMany,
 }
 
 /// The only parameter that may be sent more than once (RFC 8707, section 2).

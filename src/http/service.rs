@@ -275,7 +275,7 @@ impl Service {
         Outcome::of(answered, |cause| {
             let mut answer = write_refusal(cause, &head, route);
             if cause == Cause::Dpop(DpopError::Nonce) {
-                connect::push_nonce(exchange, &mut answer);
+                answer.push_nonce(exchange);
             }
             answer
         })

@@ -28,15 +28,14 @@ pub struct Proof {
 }
 
 impl Proof {
-    /// Verifies the proof of a POST request to `url`, which has neither query nor fragment (RFC
-    /// 9449, section 4.3). `nonces` are the server's nonces; `None` if a proof needs no nonce.
+    /// Verifies the proof of a request to `target` (RFC 9449, section 4.3). `nonces` are the server's nonces; `None` if a proof needs no nonce.
     ///
     /// # Errors
     ///
     /// A [`DpopError`]. It is [`DpopError::Nonce`] only if the proof is valid apart from the nonce.
     pub fn verify(
         text: &[u8],
-        url: &str,
+        target: Target<'_>,
         now: UnixTime,
         nonces: Option<&Nonces>,
     ) -> Result<Self, DpopError> {
@@ -52,8 +51,8 @@ impl Proof {
         if claims.jti.is_empty() {
             return Err(DpopError::Malformed);
         }
-        let urls = [&*claims.htu, url].map(normalized);
-        if claims.htm != "POST" || urls[0].is_none() || urls[0] != urls[1] {
+        let urls = [&*claims.htu, target.url].map(normalized);
+        if claims.htm != target.method || urls[0].is_none() || urls[0] != urls[1] {
             return Err(DpopError::Target);
         }
         let issued_at = claims.iat.0;
@@ -71,6 +70,15 @@ impl Proof {
         let until = issued_at + MAX_AGE + 1;
         Ok(Self { thumbprint: key.thumbprint, token_id: claims.jti, issued_at, until })
     }
+}
+
+/// The request that a proof must name.
+#[derive(Clone, Copy, Debug)]
+pub struct Target<'a> {
+    /// The HTTP method.
+    pub method: &'a str,
+    /// The URL, without query and fragment.
+    pub url: &'a str,
 }
 
 /// Why a proof is refused.

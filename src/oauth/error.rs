@@ -30,6 +30,7 @@ pub enum Cause {
     Charset,
     Form(FormError),
     ContentTypeNotAllowed(ContentType),
+    ContentTypeMalformed,
     ContentTypeMissing,
     FieldMissing(&'static str),
     FieldValue,
@@ -122,7 +123,8 @@ impl Cause {
     const fn row(self) -> Row {
         match self {
             Self::BodyAborted => row("body_aborted",
-                "The client stopped sending before the end of the body."),
+                "The client stopped sending before the end of the body, or its chunks or trailers are \
+                 not valid."),
             Self::BodyTooLarge => row("body_too_large",
                 "The body is larger than limits.body_bytes."),
             Self::ContentEncoding => row("content_encoding",
@@ -159,8 +161,8 @@ impl Cause {
                 "The body is JSON, but its Content-Type is that of a form."),
             Self::Form(FormError::PartCharset) => row("multipart_charset",
                 "A part's charset is not UTF-8, and the part is not plain ASCII."),
-            Self::Form(FormError::PartHeaders) => row("multipart_headers",
-                "A part's headers are malformed or ambiguous."),
+            Self::Form(FormError::PartHeaders(_)) => row("multipart_headers",
+                "A part's headers are malformed, repeated, too many or not supported."),
             Self::Form(FormError::PercentEncoding) => row("percent_encoding",
                 "A percent sign is not followed by two hex digits."),
             Self::Form(FormError::Repeated) => row("parameter_repeated",
@@ -171,6 +173,9 @@ impl Cause {
                 "The closing multipart boundary is missing."),
             Self::ContentTypeNotAllowed(_) => row("content_type_not_allowed",
                 "The Content-Type is not the content_type registered for the client."),
+            Self::ContentTypeMalformed => row("content_type_malformed",
+                "The request has several Content-Type headers, or one that is not a media type or \
+                 has a repeated or empty parameter."),
             Self::ContentTypeMissing => row("content_type_missing",
                 "This route requires a Content-Type, and the request has none."),
             Self::FieldMissing(_) => row("field_missing", "A required field is missing or empty."),

@@ -181,6 +181,7 @@ fn a_client_that_cannot_be_added_changes_nothing() {
         (&["--id", "new", "--lifetime", "0"], "--lifetime: must be a number of seconds"),
         (&["--id", "new", "--token-reuse", "2h"], "--token-reuse: must be a number of seconds"),
         (&["--id", "new", "--claim", "sub=admin"], "--claim: must not set a claim of the token"),
+        (&["--id", "new", "--claim", "a=1", "--claim", "a:=2"], "--claim: gives a twice"),
         (&["--id", "new", "--audience", ""], "--audience: must not hold an empty string"),
         (&["--id", "new", "--method", "private_key_jwt"], "--method: holds private_key_jwt"),
         (&["--id", "new", "--token-profile", "x"], "--token-profile: must be \"at+jwt\""),
@@ -454,6 +455,8 @@ fn an_import_with_faults_names_their_lines_and_changes_nothing() {
         r#"{"client_id":"e","client_secret":["hunter2"]}"#,
         r#"{"client_id":"f","#,
         r#"["hunter2"]"#,
+        r#"{"client_id":"g","claims":{"a":{"b":1,"b":"hunter2"}}}"#,
+        r#"{"client_id":"h","jwks":{"keys":[{"kty":"RSA","x5c":1,"x5c":"hunter2"}]}}"#,
     ];
     let ended = run_with_input(home.command(&["client", "import", "-"]), &lines.join("\n"));
     ended.assert_error(
@@ -466,9 +469,11 @@ fn an_import_with_faults_names_their_lines_and_changes_nothing() {
             "standard input:6:1: must be an object whose client_secret",
             "standard input:7:17: is not valid JSON here: EOF while parsing",
             "standard input:8:1: must be an object",
+            "standard input:9:27: claims: repeats the name \"b\" in one object",
+            "standard input:10:25: jwks: repeats the name \"x5c\" in one object",
         ],
     );
-    assert_eq!(ended.stderr.lines().count(), 7, "{}", ended.stderr);
+    assert_eq!(ended.stderr.lines().count(), 10, "{}", ended.stderr);
     assert!(!ended.stderr.contains("unter2"), "{}", ended.stderr);
     assert_eq!(fs::read(home.clients()).unwrap(), before);
 }

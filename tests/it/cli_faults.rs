@@ -157,7 +157,9 @@ fn every_fault_of_the_registry_has_its_line_and_field_and_no_value() {
   {"client_id": "e", "token_reuse": 3601, "server_timing": "hunter2"},
   {"client_id": "f", "introspects": [""], "not_before": "hunter2"},
   {"client_id": "a"}, {"client_id": "g", "scopes": [], "scopes": 3, "client_idx": "hunter2"},
-  {"client_id": "g"}, {"scopes": 3}
+  {"client_id": "g"}, {"scopes": 3},
+  {"client_id": "h", "claims": {"x": [{"a": 1, "a": "hunter2"}]}},
+  {"client_id": "i", "claims": {"a": 1, "a": "hunter2"}, "rate_limit": {"requests": 1, "requests": 2}}
 ]}"#;
     home.write("clients.json", text);
     let expected = [
@@ -182,6 +184,9 @@ fn every_fault_of_the_registry_has_its_line_and_field_and_no_value() {
         "14:3: clients[10].client_id: is registered twice",
         "14:23: clients[11]: missing field `client_id`",
         "14:34: clients[11].scopes: must be a list of strings",
+        "15:32: clients[12].claims: repeats the name \"a\" in one object",
+        "16:72: clients[13].rate_limit: must be {",
+        "16:32: clients[13].claims: repeats the name \"a\" in one object",
     ];
     for ended in check_and_serve(&home, &[]) {
         let found: Vec<_> = ended.stderr.lines().filter(|line| !line.starts_with('{')).collect();

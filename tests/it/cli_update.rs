@@ -122,6 +122,7 @@ fn an_update_changes_no_other_byte() {
         (&["--id", "a", "--token-reuse", "121"], "grantd: --token-reuse: must be"),
         (&["--id", "a", "--method", "private_key_jwt"], "grantd: --method: holds private_key_jwt"),
         (&["--id", "a", "--claim", "iss=x"], "grantd: --claim: must not set a claim"),
+        (&["--id", "a", "--claim", "a=1", "--claim", "a=2"], "grantd: --claim: gives a twice"),
         (&["--id", "a", "--jwks", "none.json"], "none.json: cannot be read: "),
         (&["--id", "a", "--unset", "audience", "--audience", "x"], "grantd: --unset audience: "),
     ] {
@@ -136,6 +137,7 @@ fn an_update_changes_no_other_byte() {
         &["--not-before", "yesterday"],
         &["--rate-limit", "100"],
         &["--claim", "a:=b"],
+        &["--claim", "a:={\"b\":1,\"b\":2}"],
         &["--server-timing=maybe"],
         &["--scope", "a", "--no-scope"],
     ] {

@@ -15,9 +15,10 @@ const NOW: u64 = START + 1000;
 
 fn home() -> Home {
     let home = Home::new();
+    let scopes = ["read", "aplus.read"];
     home.register(&[
-        client_json("may", &json!({})),
-        client_json("must", &json!({ "dpop_bound_access_tokens": true })),
+        client_json("may", &json!({ "scopes": scopes })),
+        client_json("must", &json!({ "scopes": scopes, "dpop_bound_access_tokens": true })),
         client_json("reuser", &json!({ "token_reuse": 600 })),
     ]);
     home
@@ -88,20 +89,129 @@ fn a_proof_is_required_where_registered_and_optional_elsewhere() {
         assert_eq!(without.json()["token_type"], "Bearer");
         assert_eq!(Token::verified(&without, library.address).claims.get("cnf"), None);
     }
-    // Services that issue only bearer tokens refuse a client that must use DPoP.
-    let secret = secret_of("must");
+}
+
+/// Returns the token requests of the dialects `vision` and `firstvision`, each with its method, its
+/// path and the code of a refused proof.
+fn sibling_requests(client: &str) -> [(Request, &'static str, &'static str, &'static str); 4] {
+    let secret = secret_of(client);
     let body = json!({
         "grant_type": "client_credentials", "scope": "read",
-        "client_id": "must", "client_secret": secret,
+        "client_id": client, "client_secret": secret,
     });
-    let vision = Request::new("POST", "/v1/api/oauth/token")
-        .typed_body("application/json", body.to_string())
-        .header("DPoP", proof(&Signer::es256(), NOW));
-    assert_eq!(vision.send(library.address).status, 401);
-    let firstvision = Request::get("/v1/getAccessToken?scope=read")
-        .header("Content-Type", "application/json")
-        .basic(&format!("must:{secret}"));
-    assert_eq!(firstvision.send(library.address).status, 401);
+    let vision =
+        |target| Request::new("POST", target).typed_body("application/json", body.to_string());
+    let firstvision = |target| {
+        let request = Request::get(target).header("Content-Type", "application/json");
+        request.basic(&format!("{client}:{secret}"))
+    };
+    [
+        (vision("/v1/api/oauth/token"), "POST", "/v1/api/oauth/token", "240008"),
+        (vision("/v2/api/oauth/token?appContext=aplus"), "POST", "/v2/api/oauth/token", "240008"),
+        (firstvision("/v1/getAccessToken?scope=read"), "GET", "/v1/getAccessToken", "AGT400BR"),
+        (firstvision("/v1/getAccessToken/read"), "GET", "/v1/getAccessToken/read", "AGT400BR"),
+    ]
+}
+
+#[track_caller]
+fn assert_code(answer: &Response, status: u16, code: &str) {
+    assert_eq!(answer.status, status, "{}", answer.text());
+    assert!(answer.text().contains(&format!("\"errorCode\":\"{code}\"")), "{}", answer.text());
+}
+
+#[test]
+fn every_dialect_binds_a_token_to_the_key_of_the_proof() {
+    let library = library();
+    let signer = Signer::es256();
+    let signed = |changes: &Value| signer.sign(&header(&signer), &changed(claims(NOW), changes));
+    for client in ["may", "must"] {
+        for (request, method, path, code) in sibling_requests(client) {
+            let send = |proof: &str| request.clone().header("DPoP", proof).send(library.address);
+            let url = format!("{ISSUER}{path}");
+            let right = signed(&json!({ "htm": method, "htu": url }));
+            let answer = send(&right);
+            let token = Token::verified(&answer, library.address);
+            assert_eq!(answer.json()["token_type"], "DPoP", "{path}");
+            assert_eq!(token.claims["cnf"], json!({ "jkt": signer.thumbprint() }));
+            assert_eq!(token.header["typ"], "at+jwt");
+            assert_eq!(answer.header("dpop-nonce"), None);
+
+            let text_of = |answer: &Response| match answer.json() {
+                Value::Array(errors) => errors[0]["invalid-params"][0].clone(),
+                error => error["errorMessage"].clone(),
+            };
+            let other_method = if method == "GET" { "POST" } else { "GET" };
+            for proof in [
+                right,
+                signed(&json!({ "htm": other_method, "htu": url })),
+                signed(&json!({ "htm": method, "htu": URL })),
+                signed(&json!({ "htm": method, "htu": format!("{url}/x") })),
+                signed(&json!({ "htm": method, "htu": url, "iat": NOW - 61 })),
+                String::new(),
+                "a.b.c".to_owned(),
+            ] {
+                let answer = send(&proof);
+                assert_code(&answer, 400, code);
+                assert_eq!(text_of(&answer), "DPoP proof is not valid");
+                assert_eq!(answer.header("dpop-nonce"), None);
+            }
+            let twice = [(); 2].map(|()| signed(&json!({ "htm": method, "htu": url })));
+            let twice = twice
+                .iter()
+                .fold(request.clone(), |request, proof| request.header("DPoP", proof.as_str()));
+            assert_code(&twice.send(library.address), 400, code);
+
+            // Without a proof, nothing is different from a client without DPoP.
+            let plain = request.send(library.address);
+            if client == "may" {
+                assert_eq!(plain.json()["token_type"], "Bearer");
+                let token = Token::verified(&plain, library.address);
+                assert_eq!((token.claims.get("cnf"), token.header.get("typ")), (None, None));
+            } else {
+                let code = if code == "240008" { "240101" } else { "AGT401UA" };
+                assert_code(&plain, 401, code);
+            }
+        }
+    }
+}
+
+#[test]
+fn every_dialect_takes_a_nonce_and_the_url_of_its_route() {
+    let home = home();
+    home.write(
+        "grantd.toml",
+        "dpop_nonce = true\nissuer = \"https://auth.example/tenant\"\n\
+         [[route]]\npath = \"/own/vision\"\ndialect = \"vision\"\n\
+         [[route]]\npath = \"/own/get\"\ndialect = \"firstvision\"\n",
+    );
+    home.write_uses();
+    let server = Program::start(home, &["--config", "grantd.toml"]);
+    let now = || grantd::clock::Clock::system().unix_seconds();
+    let signer = Signer::eddsa();
+    let [v1, v2, in_query, in_path] = sibling_requests("must");
+    let own = |(request, method, _, code): &(Request, _, _, _), target: &str, path| {
+        (request.clone().with_target(target), *method, path, *code)
+    };
+    let own_routes = [
+        own(&v1, "/own/vision", "/own/vision"),
+        own(&in_query, "/tenant/own/get?scope=read", "/own/get"),
+        own(&in_path, "/own/get/read", "/own/get/read"),
+    ];
+    for (request, method, path, code) in [v1, v2, in_query, in_path].into_iter().chain(own_routes) {
+        let send = |nonce: Value| {
+            let changes = json!({
+                "htm": method, "htu": format!("{ISSUER}/tenant{path}"), "nonce": nonce,
+            });
+            let proof = signer.sign(&header(&signer), &changed(claims(now()), &changes));
+            server.ask(&request.clone().header("DPoP", proof))
+        };
+        let answer = send(json!(null));
+        assert_code(&answer, 400, code);
+        let answer = send(json!(answer.header("dpop-nonce").expect("a nonce")));
+        assert_eq!(answer.status, 200, "{path}: {}", answer.text());
+        assert_eq!(answer.json()["token_type"], "DPoP");
+        assert!(answer.header("dpop-nonce").is_some());
+    }
 }
 
 #[test]

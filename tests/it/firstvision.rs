@@ -116,6 +116,9 @@ fn every_refusal_of_a_payload_has_its_code() {
         " ",
         "{scope: [\"all\"], scope: [\"all\"]}",
         "\u{feff}{scope: [\"all\"]}",
+        "{scope: [\"all\"], x: {\"a\": 1, \"a\": 2}}",
+        "{scope: [\"all\"], x: [[], [{\"y\": {\"a\": {}, \"\\u0061\": {}}}]]}",
+        "{scope: [{\"a\": 1, \"a\": 2}]}",
         &format!("{{scope: [\"{long}\"]}}"),
     ] {
         let response = program.ask(&get(PATH).body(body));
@@ -164,6 +167,47 @@ fn every_refusal_of_a_client_has_its_code() {
 }
 
 #[test]
+fn credentials_in_the_body_must_agree_with_the_header() {
+    let program = Program::start(home(), &[]);
+    let (user, secret) = USER;
+    let cause_of = |members: &Value| {
+        let mut body = json!({ "scope": ["all"] });
+        body.as_object_mut().unwrap().extend(members.as_object().unwrap().clone());
+        let answer = program.ask(&get(PATH).body(body.to_string()));
+        assert_error(&answer, 400, "AGT400BR", "Payload is not valid");
+        let line = program.log.of_request(answer.header("x-request-id").unwrap());
+        line["cause"].as_str().unwrap().to_owned()
+    };
+    for (members, cause) in [
+        (json!({ "client_secret": secret }), "several_authentications"),
+        (json!({ "client_secret": "wrong" }), "several_authentications"),
+        (json!({ "client_id": user, "client_secret": secret }), "several_authentications"),
+        (json!({ "client_assertion": "a.b.c" }), "several_authentications"),
+        (
+            json!({ "client_assertion": "x", "client_assertion_type": "x", "client_id": user }),
+            "several_authentications",
+        ),
+        (json!({ "client_id": "octet" }), "client_id_mismatch"),
+        (json!({ "client_id": "unknown" }), "client_id_mismatch"),
+        (json!({ "client_id": 1 }), "json_type"),
+        (json!({ "client_secret": ["x"] }), "json_type"),
+    ] {
+        assert_eq!(cause_of(&members), cause, "{members}");
+    }
+    for body in [
+        format!("{{scope: [\"all\"], client_id: \"{user}\"}}"),
+        json!({ "scope": "all", "client_id": "", "client_secret": null }).to_string(),
+        json!({ "scope": "all", "secret": "x", "x": { "client_secret": "x" } }).to_string(),
+    ] {
+        assert_eq!(program.ask(&get(PATH).body(&*body)).status, 200, "{body}");
+    }
+    // Without the header, credentials in the body are no substitute.
+    let body = json!({ "scope": "all", "client_id": user, "client_secret": secret });
+    let answer = program.ask(&get(PATH).without_header("Authorization").body(body.to_string()));
+    assert_error(&answer, 400, "AGT400BR", "Authorization header is missing");
+}
+
+#[test]
 fn the_content_type_is_checked_once_the_client_is_known() {
     let program = Program::start(home(), &[]);
     let typed = |value: &str| {
@@ -184,6 +228,12 @@ fn the_content_type_is_checked_once_the_client_is_known() {
         (typed("text"), json),
         (octet("application/json"), octets),
         (octet("text/plain"), octets),
+        // These are refused before the client is known.
+        (typed("application/json; charset=utf-16"), json),
+        (typed("application/json").header("Content-Encoding", "gzip"), json),
+        (typed("text/plain; charset=utf-16"), json),
+        (octet("application/octet-stream; charset=utf-16"), octets),
+        (octet("Application/Octet-Stream").header("Content-Encoding", "gzip"), octets),
     ] {
         assert_error(&program.ask(&request), 415, "AGT415UMT", message);
     }

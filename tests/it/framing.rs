@@ -129,6 +129,13 @@ fn chunks_with_a_malformed_size_are_refused() {
     assert_refused(400, &payloads);
 
     let server = Program::shared();
+    let description = "The body ended early, or its chunks or trailers are not valid.";
+    let trailers = format!("{n:x}\r\n{body}\r\n0\r\nX: {}\r\n\r\n", "x".repeat(20_000));
+    let trailers = raw("Transfer-Encoding: chunked\r\n", &trailers);
+    for payload in [&payloads[0], &payloads[4], &trailers] {
+        let said = exchange(server.address, payload);
+        assert!(find(&said, description.as_bytes()).is_some(), "{}", said.escape_ascii());
+    }
     for missing in ["\r\n", "0\r\n\r\n"] {
         let whole = chunked(&body);
         let cut_off = whole.strip_suffix(missing).unwrap();

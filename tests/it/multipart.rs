@@ -52,6 +52,16 @@ fn assert_part_refused(part: &str) -> Vec<Response> {
         .collect()
 }
 
+/// Asserts that a form with `part` is refused with this description.
+#[track_caller]
+fn assert_described(part: &str, description: &str) {
+    for answer in assert_part_refused(part) {
+        assert_eq!(answer.json()["error_description"], description, "{part:?}");
+    }
+}
+
+const NOT_ONE_NAME: &str = "Every part must have one Content-Disposition: form-data with one name.";
+
 #[test]
 fn a_part_with_a_file_name_is_refused() {
     for disposition in [
@@ -114,7 +124,7 @@ fn a_part_in_another_charset_is_refused() {
     {
         let headers =
             format!("Content-Disposition: form-data; name=\"x\"\r\nContent-Type: {content_type}");
-        assert_part_refused(&part(&headers, "y"));
+        assert_described(&part(&headers, "y"), "The Content-Type of a part must be a media type.");
     }
     for bad in [&b"\xff"[..], b"\xc3(", b"ab\xe2\x82"] {
         for placeholder in ["VALUE", "NAME"] {
@@ -154,8 +164,9 @@ fn a_repeated_part_header_is_refused() {
         format!(
             "{disposition}\r\nContent-Transfer-Encoding: base64\r\nContent-Transfer-Encoding: 8bit"
         ),
+        format!("{disposition}\r\nX-Header: a\r\nx-header: b"),
     ] {
-        assert_part_refused(&part(&headers, "y"));
+        assert_described(&part(&headers, "y"), "A part must not repeat a header field.");
     }
 }
 
@@ -172,20 +183,45 @@ fn a_part_needs_form_data_and_exactly_one_name() {
         "Content-Disposition: form-data; name",
         "Content-Disposition: form-data; name=\"x\" y",
         "Content-Disposition: form-data; name=a b",
+        "X-Header: y",
+        "",
+    ] {
+        assert_described(&part(headers, "y"), NOT_ONE_NAME);
+    }
+    // A part without headers begins with the empty line.
+    assert_described(&format!("--{B}\r\n\r\ny\r\n"), NOT_ONE_NAME);
+    assert_described(&format!("--{B}\r\n\r\n\r\n"), NOT_ONE_NAME);
+}
+
+#[test]
+fn the_headers_of_a_part_are_well_formed() {
+    const SYNTAX: &str = "A part must begin with header fields, each on a line, and an empty line.";
+    let disposition = "Content-Disposition: form-data; name=\"x\"";
+    for headers in [
         "Content-Disposition form-data; name=\"x\"",
         "Content-Disposition : form-data; name=\"x\"",
-        "Content-Disposition: form-data; name=\"x\"\r\nContent-Transfer-Encoding: base64",
         "Content-Disposition: form-data;\r\n name=\"x\"",
         // A parser that accepts a line feed as a line break would end the headers at the empty
         // line.
         "Content-Disposition: form-data; name=\"x\"\n\nX-Header: y",
-        "",
     ] {
-        for answer in assert_part_refused(&part(headers, "y")) {
-            let description =
-                "Every part must have one Content-Disposition: form-data with one name.";
-            assert_eq!(answer.json()["error_description"], description, "{headers}");
-        }
+        assert_described(&part(headers, "y"), SYNTAX);
+    }
+    // The headers of the last part do not end.
+    let endless = ask(closed(&format!("{}--{B}\r\n{disposition}\r\n", demo())));
+    endless.assert_refused(400, "invalid_request");
+    assert_eq!(endless.json()["error_description"], SYNTAX);
+    for encoding in ["base64", "quoted-printable", ""] {
+        let headers = format!("{disposition}\r\nContent-Transfer-Encoding: {encoding}");
+        let description = "The Content-Transfer-Encoding of a part must be 7bit, 8bit or binary.";
+        assert_described(&part(&headers, "y"), description);
+    }
+    let others =
+        |count: usize| -> String { (0..count).map(|index| format!("X-{index}: y\r\n")).collect() };
+    assert_granted(&ask(closed(&(demo() + &part(&(others(31) + disposition), "y")))));
+    for count in [32, 100] {
+        let description = "A part must not have more than 32 header fields.";
+        assert_described(&part(&(others(count) + disposition), "y"), description);
     }
 }
 
@@ -264,13 +300,14 @@ fn a_body_without_its_closing_boundary_is_refused_wherever_it_is_cut() {
     // Without its last two bytes, the body ends with the closing boundary but without a line break.
     let end = whole.len() - 2;
     assert_granted(&ask(&whole[..end]));
-    for cut in [1, 2, 3, 5, 7, 8, 20, 60, 100, end - 1] {
-        ask(&whole[..end - cut]).assert_refused(400, "invalid_request");
+    let unclosed = "The multipart body ends before its closing boundary.";
+    let cuts = [1, 2, 3, 5, 7, 8, 20, 60, 100, end - 1].map(|cut| whole[..end - cut].to_owned());
+    let endings = ["", "--XbX", "--XbX-", "--YbY--\r\n"].map(|ending| demo() + ending);
+    for body in cuts.into_iter().chain(endings) {
+        let answer = ask(&*body);
+        answer.assert_refused(400, "invalid_request");
+        assert_eq!(answer.json()["error_description"], unclosed, "{body:?}");
     }
-    ask(demo()).assert_refused(400, "invalid_request");
-    ask(demo() + "--XbX").assert_refused(400, "invalid_request");
-    ask(demo() + "--XbX-").assert_refused(400, "invalid_request");
-    ask(demo() + "--YbY--\r\n").assert_refused(400, "invalid_request");
     ask("--XbX--\r\n").assert_refused(400, "invalid_request");
 }
 

@@ -143,6 +143,7 @@ fn a_path_that_may_be_a_credential_is_withheld() {
     let server = Program::shared();
     let [secret, token] = [DEMO[1].1.to_owned(), token_of(server.address, "one-audience")];
     let path = format!("/api/{secret}/x");
+    let twice = format!("{{\"client_secret\":\"{secret}\",\"client_secret\":\"x\"}}");
     let escaped = format!("/%{:02x}{}", secret.as_bytes()[0], &secret[1..]);
     let json = serde_json::json!({ "client_secret": secret }).to_string();
     let request = || Request::token(Encoding::Urlencoded, &DEMO);
@@ -152,6 +153,7 @@ fn a_path_that_may_be_a_credential_is_withheld() {
         Request::token(Encoding::Multipart, &DEMO).with_target(&path),
         request().with_target(&escaped),
         Request::new("POST", &path).typed_body("application/json", json),
+        Request::new("POST", &path).typed_body("application/json", twice),
         unread.clone().header("Content-Type", "text/plain").with_target(&path),
         unread.clone().header("Content-Encoding", "gzip").with_target("/api/x"),
         request().body(vec![b'x'; 20_000]).with_target("/api/x"),

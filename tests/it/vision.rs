@@ -132,10 +132,13 @@ fn token_profile_switches_to_at_jwt() {
 fn every_refusal_of_a_body_has_its_code() {
     let program = Program::shared();
     let long = |length: usize| "x".repeat(length);
-    let cases: [(&str, String); 17] = [
+    let cases: [(&str, String); 20] = [
         ("240005", "[]".to_owned()),
         ("240005", "\"text\"".to_owned()),
         ("240005", DOCUMENTED_REQUEST.replacen('{', "{\"scope\": \"all\",", 1)),
+        ("240005", body(&json!({ "x": {} })).replace("{}", r#"{"a":1,"a":2}"#)),
+        ("240005", body(&json!({ "x": {} })).replace("{}", r#"[{"b":{"a":[],"\u0061":1}}]"#)),
+        ("240005", body(&json!({ "scope": {} })).replace("{}", r#"{"a":1,"a":2}"#)),
         ("240006", String::new()),
         ("240006", " \r\n".to_owned()),
         ("240007", "{".to_owned()),

@@ -49,7 +49,7 @@ pub(crate) fn refused() -> Vec<(Request, &'static str)> {
             ),
             (form(&canary("client_secret")).with_target(&format!("/{CANARY}/a")), "not_found"),
             (form(&grant).with_target(&format!("/{CANARY}?token={CANARY}")), "not_found"),
-            (Request::new("POST", TOKEN).typed_body(CANARY, CANARY), "media_type"),
+            (Request::new("POST", TOKEN).typed_body(CANARY, CANARY), "content_type_malformed"),
             (form(&DEMO).header("Host", CANARY), "host"),
         ]);
     }

@@ -1,5 +1,6 @@
 //! The fields of a client as flags of `add` and `update`.
 
+use std::collections::BTreeSet;
 use std::path::{Path, PathBuf};
 
 use clap::{Arg, Args, Command};
@@ -10,6 +11,7 @@ use crate::cli::error::CliError;
 use crate::cli::times::{parse_seconds, parse_time};
 use crate::config::parse_switch;
 use crate::fault::Fault;
+use crate::form::repeated_name::RepeatedName;
 use crate::oauth::client::AuthMethod;
 use crate::registry::client_file::{OPTIONAL_FIELDS, check_entry, read_key_set};
 use crate::time::UnixTime;
@@ -150,6 +152,10 @@ impl FieldArgs {
             let (text, _) = read_key_set(file)?;
             fields["jwks"] = serde_json::from_str(&text)?;
         }
+        let mut names = BTreeSet::new();
+        if let Some((name, _)) = self.claims.iter().find(|(name, _)| !names.insert(name)) {
+            return Err(CliError(format!("--claim: gives {name} twice")));
+        }
         if !self.claims.is_empty() {
             claims.extend(self.claims.iter().cloned());
             fields["claims"] = Value::Object(claims);
@@ -215,6 +221,10 @@ fn parse_claim(argument: &str) -> Result<(String, Value), &'static str> {
     let (name, value) = match name.strip_suffix(':') {
         Some(name) => {
             let problem = "what follows := must be JSON, as in NAME:=[1,2]";
+            let RepeatedName(repeated) = serde_json::from_str(value).map_err(|_| problem)?;
+            if repeated.is_some() {
+                return Err("what follows := must not repeat a name in one object");
+            }
             (name, serde_json::from_str(value).map_err(|_| problem)?)
         }
         None => (name, value.into()),

@@ -2,7 +2,7 @@
 
 use crate::dialect::RequestHead;
 use crate::dialect::public_error::{PublicError, Row, advice};
-use crate::form::parameters::FormError;
+use crate::form::parameters::{FormError, PartFault};
 use crate::oauth::dpop::DpopError;
 use crate::oauth::error::Cause;
 use crate::oauth::scope::ScopeError;
@@ -36,9 +36,10 @@ pub fn public_error(cause: Cause, head: &RequestHead<'_>) -> PublicError {
             "Use HTTP Basic, or send client_id and client_secret in the body, or a client_assertion \
              of the type urn:ietf:params:oauth:client-assertion-type:jwt-bearer.",
         ),
-        Cause::BodyAborted => {
-            invalid_request("The body ended before its announced length.", advice::SEND_ALL_BYTES)
-        }
+        Cause::BodyAborted => invalid_request(
+            "The body ended early, or its chunks or trailers are not valid.",
+            advice::SEND_ALL_BYTES,
+        ),
         Cause::BodyTooLarge => (413, INVALID_REQUEST, "The body is too large.", advice::SEND_LESS),
         Cause::Charset => unsupported(
             "The body's charset must be UTF-8; other labels are taken over ASCII text alone.",
@@ -70,6 +71,11 @@ pub fn public_error(cause: Cause, head: &RequestHead<'_>) -> PublicError {
             "Exactly one valid Host header is required.",
             "Send the host name of this server in one Host header; a proxy may have removed it or \
              added another.",
+        ),
+        Cause::ContentTypeMalformed => unsupported(
+            CONTENT_TYPE,
+            "Let the HTTP library write the Content-Type, and send it once; a proxy may have added \
+             another.",
         ),
         Cause::MediaType => unsupported(
             "The body must be multipart/form-data or application/x-www-form-urlencoded.",
@@ -271,8 +277,21 @@ fn classify_form(error: FormError) -> Row {
             "The charset of every part must be UTF-8.",
             "Encode the parts as UTF-8, and leave out their charset.",
         ),
-        FormError::PartHeaders => (
-            "Every part must have one Content-Disposition: form-data with one name.",
+        FormError::PartHeaders(fault) => (
+            match fault {
+                PartFault::ContentType => "The Content-Type of a part must be a media type.",
+                PartFault::Disposition => {
+                    "Every part must have one Content-Disposition: form-data with one name."
+                }
+                PartFault::Encoding => {
+                    "The Content-Transfer-Encoding of a part must be 7bit, 8bit or binary."
+                }
+                PartFault::Repeated => "A part must not repeat a header field.",
+                PartFault::Syntax => {
+                    "A part must begin with header fields, each on a line, and an empty line."
+                }
+                PartFault::TooMany => "A part must not have more than 32 header fields.",
+            },
             "Let the HTTP library write the parts of the multipart body.",
         ),
         FormError::PercentEncoding => (
@@ -306,6 +325,8 @@ fn invalid_scope(text: &'static str, advice: &'static str) -> Row {
 
 const BOUNDARY: &str = "The multipart boundary must be 1 to 70 valid characters, in quotes if \
     one of ( ) , / : = ? or a space is among them.";
+const CONTENT_TYPE: &str = "Content-Type must be sent once, as multipart/form-data or \
+    application/x-www-form-urlencoded, without empty or repeated parameters.";
 const FILE_NAME: &str = "The form's parts must be plain fields without a file name: with Python's \
     requests, files={'client_id': (None, 'value')}; with curl, -F client_id=value.";
 const NOT_FOUND: &str = "There is nothing at this path. Tokens come from POST /connect/token, \

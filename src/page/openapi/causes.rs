@@ -3,7 +3,7 @@
 use crate::dialect::route::Route;
 use crate::dialect::vision::{APP_CONTEXT, TOKEN_FIELDS, VALIDATE_FIELDS, Version};
 use crate::form::media_type::ContentType;
-use crate::form::parameters::FormError;
+use crate::form::parameters::{FormError, PartFault};
 use crate::oauth::client_assertion::AssertionError;
 use crate::oauth::dpop::DpopError;
 use crate::oauth::error::Cause;
@@ -91,7 +91,7 @@ fn bit_of(route: Route<'_>) -> Routes {
 
 /// All causes, each with the routes at which it occurs. Where a variant has data that does not show in
 /// its label, one value stands for all.
-const CAUSES: [(Cause, Routes); 98] = [
+const CAUSES: [(Cause, Routes); 104] = [
     (Cause::BodyAborted, !VALIDATE),
     (Cause::BodyTooLarge, !VALIDATE),
     (Cause::ContentEncoding, !VALIDATE),
@@ -113,13 +113,19 @@ const CAUSES: [(Cause, Routes); 98] = [
     (Cause::Form(FormError::NotUtf8), FORMS | JSON | VALIDATE),
     (Cause::Form(FormError::Object), FORMS),
     (Cause::Form(FormError::PartCharset), FORMS),
-    (Cause::Form(FormError::PartHeaders), FORMS),
+    (Cause::Form(FormError::PartHeaders(PartFault::ContentType)), FORMS),
+    (Cause::Form(FormError::PartHeaders(PartFault::Disposition)), FORMS),
+    (Cause::Form(FormError::PartHeaders(PartFault::Encoding)), FORMS),
+    (Cause::Form(FormError::PartHeaders(PartFault::Repeated)), FORMS),
+    (Cause::Form(FormError::PartHeaders(PartFault::Syntax)), FORMS),
+    (Cause::Form(FormError::PartHeaders(PartFault::TooMany)), FORMS),
     (Cause::Form(FormError::PercentEncoding), FORMS | JSON | VALIDATE),
     (Cause::Form(FormError::Repeated), FORMS | JSON | VALIDATE),
     (Cause::Form(FormError::TooMany), FORMS | JSON | VALIDATE),
     (Cause::Form(FormError::Unclosed), FORMS),
     (Cause::ContentTypeNotAllowed(ContentType::Json), VISION_TOKEN | FIRSTVISION),
     (Cause::ContentTypeNotAllowed(ContentType::OctetStream), VISION_TOKEN | FIRSTVISION),
+    (Cause::ContentTypeMalformed, FORMS | VISION),
     (Cause::ContentTypeMissing, JSON),
     (Cause::FieldMissing(""), VISION | INTROSPECTION | REVOCATION),
     (Cause::FieldValue, VISION),
@@ -142,7 +148,7 @@ const CAUSES: [(Cause, Routes); 98] = [
     (Cause::CertificateMismatch, FORMS),
     (Cause::CertificateUnreadable, FORMS | ISSUING),
     (Cause::ClientDisabled, FORMS | JSON),
-    (Cause::ClientIdMismatch, FORMS),
+    (Cause::ClientIdMismatch, FORMS | FIRSTVISION),
     (Cause::DemoSecret, FORMS | JSON),
     (Cause::MalformedAuthorization, FORMS | FIRSTVISION),
     (Cause::SecretNotCurrent, FORMS | JSON),
@@ -157,15 +163,15 @@ const CAUSES: [(Cause, Routes); 98] = [
     (Cause::TokenExpired, VALIDATE),
     (Cause::TokenInvalid, VALIDATE),
     (Cause::TokenMissing, VALIDATE),
-    (Cause::Dpop(DpopError::Algorithm), TOKEN),
-    (Cause::Dpop(DpopError::Key), TOKEN),
-    (Cause::Dpop(DpopError::Malformed), TOKEN),
+    (Cause::Dpop(DpopError::Algorithm), ISSUING),
+    (Cause::Dpop(DpopError::Key), ISSUING),
+    (Cause::Dpop(DpopError::Malformed), ISSUING),
     (Cause::Dpop(DpopError::Missing), ISSUING),
-    (Cause::Dpop(DpopError::Nonce), TOKEN),
-    (Cause::Dpop(DpopError::Replayed), TOKEN),
-    (Cause::Dpop(DpopError::Signature), TOKEN),
-    (Cause::Dpop(DpopError::Target), TOKEN),
-    (Cause::Dpop(DpopError::Time), TOKEN),
+    (Cause::Dpop(DpopError::Nonce), ISSUING),
+    (Cause::Dpop(DpopError::Replayed), ISSUING),
+    (Cause::Dpop(DpopError::Signature), ISSUING),
+    (Cause::Dpop(DpopError::Target), ISSUING),
+    (Cause::Dpop(DpopError::Time), ISSUING),
     (Cause::RateLimited(1), ISSUING),
     (Cause::Throttled(1), FORMS | JSON),
     (Cause::GrantNotAllowed, ISSUING),
@@ -175,7 +181,7 @@ const CAUSES: [(Cause, Routes); 98] = [
     (Cause::Scope(ScopeError::NotAllowed), ISSUING),
     (Cause::ScopeMissing, ISSUING),
     (Cause::Target, TOKEN | VISION_TOKEN),
-    (Cause::ClockSetBack, FORMS),
+    (Cause::ClockSetBack, FORMS | ISSUING),
     (Cause::CutOff(1), ISSUING),
     (Cause::Internal, EVERY),
     (Cause::NoEntropy, ISSUING),
@@ -183,13 +189,13 @@ const CAUSES: [(Cause, Routes); 98] = [
     (Cause::Overloaded, ISSUING),
     (Cause::PasswordQueueFull, FORMS | JSON),
     (Cause::PasswordQueueShare, FORMS | JSON),
-    (Cause::ReplayGuardFull, FORMS),
-    (Cause::ReplayGuardShare, FORMS),
+    (Cause::ReplayGuardFull, FORMS | ISSUING),
+    (Cause::ReplayGuardShare, FORMS | ISSUING),
     (Cause::RevocationNotWritten, REVOCATION),
     (Cause::RevocationsFull, REVOCATION),
     (Cause::SigningFailed, ISSUING),
     (Cause::StoreStale, INTROSPECTION | VALIDATE | VISION_VALIDATE),
-    (Cause::UseNotRecorded, FORMS),
+    (Cause::UseNotRecorded, FORMS | ISSUING),
 ];
 
 #[cfg(test)]

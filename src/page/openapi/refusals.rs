@@ -128,12 +128,15 @@ fn intern(components: &mut Map<String, Value>, base: &str, component: Value) -> 
 fn refusals(cause: Cause, route: Route<'_>, path: &str, snapshot: &Snapshot) -> Vec<Refusal> {
     let max_parameters = snapshot.config.live.limits.form_parts;
     let mut refusals: Vec<Refusal> = Vec::new();
-    for authorization in [HeaderField::Absent, HeaderField::Present(b"")] {
+    let authorizations = [HeaderField::Absent, HeaderField::Present(b"")];
+    let content_types = [None, Some(&b"application/octet-stream"[..])];
+    let heads = authorizations.into_iter().flat_map(|it| content_types.map(|other| (it, other)));
+    for (authorization, content_type) in heads {
         let head = RequestHead {
             authorization,
             certificate: &ShownCertificate::Absent,
             dpop: HeaderField::Absent,
-            content_type: None,
+            content_type,
             path,
             client_headers: [None; 4],
             query: None,

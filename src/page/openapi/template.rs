@@ -44,8 +44,10 @@ impl Template {
             schemes.remove(TLS);
         }
         if snapshot.config.live.dpop_nonce {
-            operations["token"]["responses"]["200"]["headers"]["DPoP-Nonce"] =
-                reference("headers", "DPoP-Nonce");
+            for name in TOKEN_OPERATIONS {
+                operations[name]["responses"]["200"]["headers"]["DPoP-Nonce"] =
+                    reference("headers", "DPoP-Nonce");
+            }
         }
         Self { document, operations }
     }
@@ -152,5 +154,8 @@ fn text_of(value: &Value) -> String {
 
 const FILES: [&str; 3] =
     [include_str!("shared.json"), include_str!("document.json"), include_str!("operations.json")];
+/// The operations that issue tokens.
+const TOKEN_OPERATIONS: [&str; 5] =
+    ["token", "vision_token", "vision_v2_token", "firstvision_token", "firstvision_token_in_path"];
 const BASIC: &str = AuthMethod::ClientSecretBasic.as_str();
 const TLS: &str = AuthMethod::TlsClientAuth.as_str();

@@ -7,7 +7,7 @@ use serde::de::IgnoredAny;
 use serde_json::value::RawValue;
 
 use super::document::{offset_in, require_closed};
-use super::entry::{Field, KeyFile, Reader};
+use super::entry::{Field, KeyFile, Reader, repeated_name};
 use crate::fault::text::{self, json_problem};
 use crate::fault::{Fault, Position};
 use crate::fs::file_watch::Stamp;
@@ -20,6 +20,9 @@ impl<'t> Reader<'t> {
     /// Set. The path is relative to the directory of the registry.
     pub(super) fn public_keys(&mut self, field: Field<'t>, id: &str) -> Vec<PublicKey> {
         if !field.raw.get().starts_with('"') {
+            if let Some(problem) = repeated_name(field.raw.get()) {
+                self.fault(field, problem);
+            }
             return match jwk_set::parse(field.raw.get()) {
                 Ok(set) => set.keys,
                 Err(SetProblem { part, index, problem }) => {
@@ -113,6 +116,9 @@ pub fn read_key_set(file: &Path) -> Result<(String, Vec<PublicKey>), Fault> {
     if let Err(error) = serde_json::from_str::<IgnoredAny>(&text) {
         let place = Position::of_json(&text, &error);
         return Err(Fault::new(file, json_problem(&error)).at(place));
+    }
+    if let Some(problem) = repeated_name(&text) {
+        return Err(Fault::new(file, problem));
     }
     let set = jwk_set::parse(&text).map_err(|SetProblem { part, index, problem }| {
         let fault = Fault::new(file, problem).at(Position::of(&text, offset_in(&text, part)));

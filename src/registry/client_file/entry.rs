@@ -14,6 +14,7 @@ use serde_json::{Map, Value};
 use super::document::{Members, Object, Text, offset_in, structure_problem};
 use crate::fault::{Fault, Position};
 use crate::form::media_type::ContentType;
+use crate::form::repeated_name::RepeatedName;
 use crate::fs::file_watch::Stamp;
 use crate::issuer::RESERVED_CLAIMS;
 use crate::jose::public_key::PublicKey;
@@ -416,6 +417,9 @@ impl<'t> Reader<'t> {
     /// Reads the extra claims. Returns them as JSON members, each after a comma, ready to be
     /// appended to the members of a token's payload.
     fn claims(&mut self, field: Field<'t>) -> Box<str> {
+        if let Some(problem) = repeated_name(field.raw.get()) {
+            self.fault(field, problem);
+        }
         let claims: Map<String, Value> = self.value(field, "an object").unwrap_or_default();
         if claims.keys().any(|name| RESERVED_CLAIMS.contains(&name.as_str())) {
             let problem = format!("must not set a claim of the token itself: {RESERVED_CLAIMS:?}");
@@ -460,6 +464,13 @@ impl<'t> Reader<'t> {
     pub(super) fn position_at(&self, offset: usize) -> Position {
         Position::of(self.text, offset).within(Position { line: self.first_line, column: 1 })
     }
+}
+
+/// Returns the problem of a JSON text in which an object repeats a name; `None` if none does.
+/// Parsers of JSON differ in which of the two members they take.
+pub(super) fn repeated_name(json: &str) -> Option<String> {
+    let RepeatedName(name) = serde_json::from_str(json).ok()?;
+    name.map(|name| format!("repeats the name {name:?} in one object"))
 }
 
 /// Whether the name begins or ends with a space. Such a name looks the same as the name without the

@@ -68,6 +68,7 @@ pub(super) fn form_cases(path: &str, own: &[(&str, &str)], server: &Program) -> 
     }
     vec![
         typed("text/plain", b"x"),
+        typed("text", b"x"),
         typed("application/x-www-form-urlencoded; charset=utf-16", b"a=b"),
         typed(urlencoded, b"{\"a\":\"b\"}"),
         typed(urlencoded, b"\xEF\xBB\xBFa=b"),
@@ -78,6 +79,11 @@ pub(super) fn form_cases(path: &str, own: &[(&str, &str)], server: &Program) -> 
         typed(MULTIPART, b"--b\r\n"),
         part("Content-Disposition: form-data"),
         part("Content-Disposition: form-data; name=a; filename=b"),
+        part("Content-Disposition: form-data; name=a\r\nContent-Type: text"),
+        part("Content-Disposition: form-data; name=a\r\nContent-Transfer-Encoding: base64"),
+        part("Content-Disposition: form-data; name=a\r\nX: a\r\nX: b"),
+        part("Content-Disposition"),
+        part(&"X: a\r\n".repeat(40)),
         part("Content-Disposition: form-data; name=a\r\nContent-Type: text/plain; charset=utf-16"),
         with(&[("client_id", "post")]),
         whole(
@@ -173,6 +179,12 @@ pub(super) fn vision_cases(path: &str, query: &str, own: &[(&str, &str)]) -> Vec
                 .typed_body(json_type, body("post", &json!({}))),
         ),
     ];
+    let proof = Request::new("POST", &target).typed_body(json_type, body("post", &json!({})));
+    cases.push(whole(&proof.header("DPoP", "x")));
+    cases.push(typed(
+        json_type,
+        &body("post", &json!({ "x": 0 })).replace(":0", ":{\"a\":1,\"a\":1}"),
+    ));
     for field in ["client_id", "client_secret", "grant_type", "scope", "token"] {
         cases.push(with(json!({ field: null })));
         cases.push(with(json!({ field: long })));
@@ -195,6 +207,10 @@ pub(super) fn firstvision_cases(path: &str) -> Vec<Sent> {
         whole(&get().header("Content-Type", json_type)),
         whole(&get().header("Content-Type", json_type).basic("post:wrong")),
         whole(&get().header("Content-Type", "text/plain").basic(&right)),
+        whole(&get().header("Content-Type", "application/octet-stream; charset=utf-16")),
+        whole(&get().typed_body(json_type, "{\"client_id\": \"octets\"}").basic(&right)),
+        whole(&get().typed_body(json_type, "{\"client_secret\": \"x\"}").basic(&right)),
+        whole(&get().header("Content-Type", json_type).basic(&right).header("DPoP", "x")),
         whole(
             &get()
                 .header("Content-Type", json_type)
