@@ -38,12 +38,12 @@ pub(super) struct ServeArgs {
     pub(super) admin_token_file: Option<String>,
     /// Client registry [env: GRANTD_CLIENTS] [default: clients.json].
     #[arg(long, value_name = "FILE", value_hint = ValueHint::FilePath,
-          value_parser = value_of("clients"))]
+          value_parser = value_of("clients"), conflicts_with = "store_url")]
     pub(super) clients: Option<String>,
     /// Directory of signing keys; the first start generates a key [env: GRANTD_KEYS]
     /// [default: keys].
     #[arg(long, value_name = "DIRECTORY", value_hint = ValueHint::DirPath,
-          value_parser = value_of("keys"))]
+          value_parser = value_of("keys"), conflicts_with = "store_url")]
     pub(super) keys: Option<String>,
     /// Directory for data that must survive a restart, such as revocations [env: GRANTD_STATE]
     /// [default: state].
@@ -87,7 +87,32 @@ const LOG_LEVELS: [&str; 4] = ["error", "warn", "info", "debug"];
 impl ServeArgs {
     /// Resolves the configuration. If several sources set the same setting, the first of these
     /// sources applies: flag, environment, configuration file, default.
+    ///
+    /// A flag that names files must not be ignored in favour of a store, so the two together are an
+    /// error.
     pub(super) fn resolve(self) -> Result<Config, CliError> {
+        let flags = [("--clients", &self.clients), ("--keys", &self.keys)];
+        let given = flags.into_iter().find(|(_, value)| value.is_some()).map(|(flag, _)| flag);
+        let config = self.resolve_sources()?;
+        match (given, &config.startup.store.url) {
+            (Some(flag), Some(url)) => Err(CliError(format!(
+                "{flag}: clients and keys are in the store {url}, which GRANTD_STORE_URL or \
+                 store.url in the configuration file names: omit {flag}, or unset the store's URL \
+                 to use files"
+            ))),
+            _ => Ok(config),
+        }
+    }
+
+    /// Resolves the configuration for a command whose flags say that it works on files: a store that
+    /// the environment or the configuration file names is left out.
+    pub(super) fn resolve_for_files(self) -> Result<Config, CliError> {
+        let mut config = self.resolve_sources()?;
+        config.startup.store.url = None;
+        Ok(config)
+    }
+
+    fn resolve_sources(self) -> Result<Config, CliError> {
         let file = self.config.as_deref().map(Layer::from_file).transpose()?;
         if let (Some(path), Some(layer)) = (&self.config, &file) {
             require_hidden_password(path, layer)?;

@@ -80,6 +80,39 @@ fn every_command_uses_the_registry_and_keys_of_serve() {
     assert!(!home.clients().exists() && !home.keys().exists() && !home.path("none.json").exists());
 }
 
+/// No database listens there, so a command fails if it uses the store.
+const NO_STORE: &str = "postgres://nobody@127.0.0.1:1/none";
+
+#[test]
+fn a_flag_that_names_files_is_not_ignored_for_a_store() {
+    let home = Home::new();
+    home.write("g.toml", &format!("[store]\nurl = \"{NO_STORE}\"\n"));
+    let ways: [&Way<'_>; 2] =
+        [&|command| run(home.command(command).env("GRANTD_STORE_URL", NO_STORE)), &|command| {
+            run(home.command(command).args(["--config", "g.toml"]))
+        }];
+    for way in ways {
+        way(&["client", "list", "--clients", "clients.json"]).assert_fine();
+        way(&["key", "list", "--keys", "keys"]).assert_fine();
+        way(&["key", "rotate", "--now", "--keys", "keys"]).assert_fine();
+        way(&["key", "retire", "--keys", "keys", "--clients", "clients.json"]).assert_fine();
+        way(&["key", "list"]).assert_error(1, &["127.0.0.1:1", "cannot be reached"]);
+        for command in ["serve", "check"] {
+            for (flag, value) in [("--clients", "clients.json"), ("--keys", "keys")] {
+                let says = format!("grantd: {flag}: clients and keys are in the store postgres://");
+                way(&[command, flag, value]).assert_error(1, &[&says, "unset the store's URL"]);
+            }
+        }
+        way(&["key", "list", "--clients", "clients.json"])
+            .assert_error(1, &["grantd: --clients: "]);
+    }
+    let both = ["check", "--keys", "keys", "--store", NO_STORE];
+    run(home.command(&both)).assert_error(2, &["--keys <DIRECTORY>", "--store <URL>"]);
+    // Variables and the file's settings stand below the store.
+    let below = [("GRANTD_KEYS", "keys"), ("GRANTD_STORE_URL", NO_STORE)];
+    run(home.command(&["key", "list"]).envs(below)).assert_error(1, &["cannot be reached"]);
+}
+
 #[test]
 fn a_keys_lifetime_follows_from_the_registry_that_is_named() {
     let home = Home::new();
