@@ -192,6 +192,12 @@ fn a_route_with_a_path_that_is_taken_is_refused() {
         (route("/connect/validate", "connect"), "is a path that is answered"),
         (route("/v1/api/oauth/token", "connect"), "is a path that is answered"),
         (route("/.well-known/openid-configuration", "connect"), "is a path that is answered"),
+        (
+            route("/v1/getAccessToken/all", "connect"),
+            "g.toml:2:8: route.path: is a path that is answered already \
+             (/v1/getAccessToken/{scope}): choose another",
+        ),
+        (route("/v1/getAccessToken/all", "firstvision"), "is a path that is answered"),
         (route("/docs", "connect"), "is a path that is answered"),
         (route("/docs/page.css", "connect"), "is a path that is answered"),
         (route("/docs/page.js", "connect"), "is a path that is answered"),

@@ -155,6 +155,7 @@ fn an_error_in_a_variable_names_it_and_its_values() {
         ("GRANTD_ROUTES", "/a", "must be path=dialect\n"),
         ("GRANTD_ROUTES", "/a=b", "must be one of connect, vision, firstvision\n"),
         ("GRANTD_ROUTES", "/docs=connect", is_taken),
+        ("GRANTD_ROUTES", "/v1/getAccessToken/all=connect", "(/v1/getAccessToken/{scope})"),
     ] {
         let ended = run(home.command(&["check"]).env(variable, value));
         ended.assert_error(1, &[&format!("grantd: {variable}: "), says]);
