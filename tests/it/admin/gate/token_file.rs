@@ -175,7 +175,7 @@ fn every_command_that_asks_a_server_sends_the_token() {
         let shared = run(with(&wrong));
         shared.assert_error(1, &["grantd: wrong.token: can be read by everyone"]);
         set_mode(&home.path("wrong.token"), 0o600);
-        run(with(&wrong)).assert_error(1, &["answered 401"]);
+        run(with(&wrong)).assert_error(1, &["answered 401: wrong.token does not hold its admin"]);
     }
 }
 
