@@ -100,6 +100,9 @@ fn each_command_of_clients_says_the_same_on_both_stores() {
         let ended = both.same(&arguments, input);
         assert_eq!(ended.code, Some(code), "{arguments:?}: {ended:?}");
     }
+    let again =
+        both.same(&["client", "import", "-"], "{\"client_id\": \"g\"}\n{\"client_id\": \"f\"}\n");
+    again.assert_error(1, &["standard input:2: client_id: is registered in postgres://"]);
     let listed = both.same(&["client", "list"], "");
     let ids: Vec<Value> = listed
         .stdout
