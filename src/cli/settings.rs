@@ -117,7 +117,7 @@ impl ServeArgs {
         if let (Some(path), Some(layer)) = (&self.config, &file) {
             require_hidden_password(path, layer)?;
         }
-        let environment = environment::layers(&flags()).map_err(|faults| CliError(faults.text))?;
+        let environment = environment::layers(&flags())?;
         let layers = file.into_iter().chain(environment).chain(self.layers()?);
         Ok(Config::from_layers(layers)?)
     }

@@ -144,10 +144,11 @@ fn an_error_in_a_variable_names_it_and_its_values() {
         ("GRANTD_ISSUER", "auth.example", "http:// or https://"),
     ] {
         let ended = run(home.command(&["check"]).env(variable, value));
-        ended.assert_error(2, &[&format!("grantd: {variable}: "), says]);
+        ended.assert_error(1, &[&format!("grantd: {variable}: "), says]);
+        let health = run(home.command(&["health"]).env(variable, value));
+        health.assert_error(1, &[&format!("grantd: {variable}: "), says]);
         run(home.command(&["check"]).env(variable, "")).assert_fine();
     }
-    // A variable without a flag is no part of the usage.
     let is_taken = "is a path that is answered already (/docs): choose another\n";
     for (variable, value, says) in [
         ("GRANTD_JWKS_MAX_AGE", "0", "must be a number from 1 to 86400\n"),
@@ -170,7 +171,7 @@ fn an_error_in_a_variable_names_it_and_its_values() {
         ended.assert_error(2, &[&format!("[possible values: {words}]")]);
         let variable = format!("GRANTD_{}", flag[2..].replace('-', "_").to_uppercase());
         let ended = run(home.command(&["check"]).env(&variable, "other"));
-        ended.assert_error(2, &[&format!("grantd: {variable}: must be one of {words}\n")]);
+        ended.assert_error(1, &[&format!("grantd: {variable}: must be one of {words}\n")]);
     }
     // A flag overrides its variable, so an error in the flag names the flag and not the variable.
     let flag = run(home.command(&["check", "--workers", "x"]).env("GRANTD_WORKERS", "3"));
@@ -264,7 +265,7 @@ fn all_faulty_variables_are_told_and_none_of_their_values() {
     check.env("GRANTD_LOG_LEVEL", "info").env("GRANTD_LOG__LEVEL", "warn");
     let ended = run(&mut check);
     ended.assert_error(
-        2,
+        1,
         &[
             "grantd: GRANTD_WORKERS: must be a number",
             "grantd: GRANTD_LIMITS__BODY_BYTES: must be a number",
