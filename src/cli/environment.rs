@@ -82,8 +82,14 @@ fn names_of(setting: &str, flags: &Command) -> Vec<String> {
     if has_two { vec![short, long] } else { vec![long] }
 }
 
+/// Returns the name of the variable that sets `setting` in the environment of this process.
+pub(super) fn variable_of(setting: &str, flags: &Command) -> Option<String> {
+    let is_set = |name: &String| var_os(name).is_some_and(|value| !value.is_empty());
+    names_of(setting, flags).into_iter().find(is_set)
+}
+
 /// Returns the flag that sets `setting`, if there is one.
-fn flag_of<'c>(setting: &str, flags: &'c Command) -> Option<&'c str> {
+pub(super) fn flag_of<'c>(setting: &str, flags: &'c Command) -> Option<&'c str> {
     let id = setting.replace('.', "_");
     flags.get_arguments().find(|arg| arg.get_id() == id.as_str())?.get_long()
 }

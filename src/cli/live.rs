@@ -149,7 +149,9 @@ fn request(
 }
 
 fn token_of(file: Option<&Path>) -> Result<Option<Zeroizing<String>>, CliError> {
-    Ok(file.map(admin_token::read).transpose()?)
+    let setting = "--admin-token-file (GRANTD_ADMIN_TOKEN_FILE)";
+    let token = file.map(admin_token::read).transpose();
+    Ok(token.map_err(|fault| fault.of_setting(setting))?)
 }
 
 /// Returns the JSON of an answer. `token_file` is the file of the token that was sent.

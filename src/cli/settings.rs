@@ -9,7 +9,7 @@ use clap::{Args, Command, ValueHint};
 use crate::cli::environment;
 use crate::cli::error::CliError;
 use crate::clock::Clock;
-use crate::config::{Config, ConfigError, Layer, StoreUrl};
+use crate::config::{Config, ConfigError, Layer, StoreUrl, setting_names};
 use crate::fault::Fault;
 use crate::fs::whole_file;
 use crate::server::StartError;
@@ -122,8 +122,39 @@ impl ServeArgs {
         Ok(Config::from_layers(layers)?)
     }
 
+    /// Returns `error` with the place of the setting with which one of its lines begins: the flag,
+    /// the variable, or the line of the configuration file.
+    pub(super) fn with_places(self, error: &CliError) -> CliError {
+        let settings = setting_names();
+        let file = self.config.clone().and_then(|path| Some((Layer::from_file(&path).ok()?, path)));
+        let given = self.values();
+        let placed = |line: &str| {
+            let (name, problem) = line.split_once(": ")?;
+            let setting = settings.iter().find(|setting| *setting == name)?;
+            if given.iter().any(|(given, value)| given == setting && value.is_some()) {
+                let flag = environment::flag_of(setting, &flags())?.to_owned();
+                return Some(format!("--{flag}: {problem}"));
+            }
+            if let Some(variable) = environment::variable_of(setting, &flags()) {
+                return Some(format!("{variable}: {line}"));
+            }
+            let (layer, path) = file.as_ref()?;
+            let fault = Fault::new(path, problem).at(layer.position_of(setting)?);
+            Some(fault.in_field(setting).to_string())
+        };
+        let lines = error.0.lines().map(|line| placed(line).unwrap_or_else(|| line.to_owned()));
+        CliError(lines.collect::<Vec<_>>().join("\n"))
+    }
+
     fn layers(self) -> Result<Vec<Layer>, ConfigError> {
-        let flags = [
+        let given =
+            self.values().into_iter().filter_map(|(setting, value)| Some((setting, value?)));
+        given.map(|(setting, value)| Layer::from_text(setting, &value)).collect()
+    }
+
+    /// Returns the settings that have a flag, each with the value of the flag.
+    fn values(self) -> [(&'static str, Option<String>); 13] {
+        [
             ("listen", self.listen.map(|addresses| addresses.join(","))),
             ("admin_listen", self.admin_listen),
             ("admin_token_file", self.admin_token_file),
@@ -137,9 +168,7 @@ impl ServeArgs {
             ("allow_demo_clients", self.allow_demo_clients),
             ("log.format", self.log_format),
             ("log.level", self.log_level),
-        ];
-        let given = flags.into_iter().filter_map(|(setting, value)| Some((setting, value?)));
-        given.map(|(setting, value)| Layer::from_text(setting, &value)).collect()
+        ]
     }
 }
 
