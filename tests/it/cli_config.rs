@@ -141,7 +141,11 @@ fn an_error_in_a_variable_names_it_and_its_values() {
         ("GRANTD_LISTEN", "a", "an address is written host:port, [::1]:port or unix:/path\n"),
         ("GRANTD_LISTEN", "127.0.0.1:1,", "must not be empty\n"),
         ("GRANTD_ADMIN_LISTEN", "::1:8081", "[::1]:8081"),
-        ("GRANTD_ISSUER", "auth.example", "http:// or https://"),
+        ("GRANTD_ISSUER", "auth.example", "http:// or https://, in lower case\n"),
+        ("GRANTD_ISSUER", "HTTPS://a", "http:// or https://, in lower case\n"),
+        ("GRANTD_ISSUER", "https://a/?b", "no query, fragment, user or space\n"),
+        ("GRANTD_ISSUER", "https://a/é", "a character that no URL has, such as"),
+        ("GRANTD_ISSUER", "https://a/{b}", "a character that no URL has, such as"),
     ] {
         let ended = run(home.command(&["check"]).env(variable, value));
         ended.assert_error(1, &[&format!("grantd: {variable}: "), says]);

@@ -145,8 +145,12 @@ fn an_update_changes_no_other_byte() {
     // The first update sets `token_reuse` to 100 s, which is valid. The second update is refused,
     // because it would make the token lifetime shorter than `token_reuse`.
     client(&home, &["update", "--id", "a", "--token-reuse", "100"]);
-    client(&home, &["update", "--id", "a", "--lifetime", "50"])
-        .assert_error(1, &["grantd: clients.json: token_reuse: must be a number of seconds"]);
+    client(&home, &["update", "--id", "a", "--lifetime", "50"]).assert_error(
+        1,
+        &["grantd: --lifetime: 50 s is less than the client's token_reuse of 100 s: "],
+    );
+    client(&home, &["update", "--id", "a", "--lifetime", "50", "--token-reuse", "51"])
+        .assert_error(1, &["grantd: --token-reuse: must be a number of seconds"]);
 }
 
 #[test]

@@ -75,6 +75,10 @@ pub(super) fn rotate_secret(args: &RotateArgs) -> Result<(), CliError> {
                                the same label could not be told apart: choose another";
                 return Err(vec![Fault::new(Path::new("--label"), problem)]);
             }
+            Some(label) if label.is_empty() => {
+                let problem = "is empty; leave it out for today's date";
+                return Err(vec![Fault::new(Path::new("--label"), problem)]);
+            }
             Some(label) if label.trim_matches(' ') != label => {
                 let problem = "begins or ends with a space: it would look the same without";
                 return Err(vec![Fault::new(Path::new("--label"), problem)]);
