@@ -36,7 +36,6 @@ use std::process::ExitCode;
 use clap::error::ErrorKind;
 use clap::{ArgMatches, CommandFactory, FromArgMatches, Parser, Subcommand};
 
-use crate::cli::environment::Faults;
 use crate::cli::error::{CliError, complain};
 use crate::cli::output::written;
 use crate::cli::settings::{ServeArgs, check_store_flag, flags};
@@ -90,13 +89,12 @@ fn read_command_line() -> Result<Cli, ExitCode> {
         complain(&problem.to_string());
         return Err(ExitCode::from(USAGE));
     }
-    // A faulty variable that sets the same setting as a flag is wrong usage, like a faulty flag.
-    // Commands with the argument `--config` also read settings from the environment.
+    // Commands with the argument `--config` also read settings from the environment. A faulty
+    // variable is not wrong usage, whether or not its setting has a flag.
     if matches.try_contains_id("config").is_ok()
-        && let Err(Faults { text, is_usage: true }) = environment::layers(&flags())
+        && let Err(faults) = environment::layers(&flags())
     {
-        complain(&text);
-        return Err(ExitCode::from(USAGE));
+        return Err(exit_code(&Err(faults)));
     }
     Ok(read)
 }

@@ -34,6 +34,11 @@ impl Fault {
         Self { file: file.to_owned(), line: None, column: None, field: None, problem }
     }
 
+    /// Returns the fault of `setting`, which names the file of this fault.
+    pub fn of_setting(self, setting: &str) -> Self {
+        Self::new(Path::new(setting), self.to_string())
+    }
+
     /// Returns the fault for an operating system error. `done` is the operation that failed, as a
     /// past participle: "read", "written" or "locked".
     pub fn cannot(done: &str, file: &Path, error: &io::Error) -> Self {

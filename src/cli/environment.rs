@@ -7,6 +7,7 @@ use std::ffi::OsString;
 use clap::builder::{OsStr, Resettable};
 use clap::{Arg, Command};
 
+use crate::cli::error::CliError;
 use crate::config::{Layer, nearest, setting_names};
 
 /// Returns `command`, changed so that no argument takes its value from an empty environment
@@ -18,31 +19,27 @@ pub(super) fn without_empty_variables(command: Command) -> Command {
         .mut_subcommands(without_empty_variables)
 }
 
-/// The faults of the environment.
-pub(super) struct Faults {
-    /// One line for each fault. Each names the variable but not its value, which may be a secret
-    /// that was set in the wrong variable.
-    pub(super) text: String,
-    /// Whether a flag exists for the setting of one of the faulty variables. If so, the faults
-    /// count as wrong usage, like a fault in the flag.
-    pub(super) is_usage: bool,
-}
-
 /// Returns the settings in the environment of this process, one layer for each setting. `flags` has
 /// the flags of the settings.
-pub(super) fn layers(flags: &Command) -> Result<Vec<Layer>, Faults> {
+///
+/// # Errors
+///
+/// One line for each fault. Each names the variable but not its value, which may be a secret that
+/// was set in the wrong variable.
+pub(super) fn layers(flags: &Command) -> Result<Vec<Layer>, CliError> {
     let variables = vars_os().filter_map(|(name, value)| Some((name.into_string().ok()?, value)));
     let ours = variables.filter(|(name, value)| name.starts_with(PREFIX) && !value.is_empty());
     read(ours.collect(), flags)
 }
 
 /// Reads the settings in `variables`.
-fn read(mut variables: BTreeMap<String, OsString>, flags: &Command) -> Result<Vec<Layer>, Faults> {
+fn read(
+    mut variables: BTreeMap<String, OsString>,
+    flags: &Command,
+) -> Result<Vec<Layer>, CliError> {
     let (mut layers, mut faults, mut known) = (Vec::new(), Vec::new(), Vec::new());
-    let mut is_usage = false;
     for setting in setting_names() {
         let names = names_of(&setting, flags);
-        let faults_before = faults.len();
         let given = names.iter().filter_map(|name| Some((name, variables.remove(name)?)));
         let given: Vec<_> = given.collect();
         if let [(short, one), (long, other)] = &given[..]
@@ -59,7 +56,6 @@ fn read(mut variables: BTreeMap<String, OsString>, flags: &Command) -> Result<Ve
                 None => faults.push(format!("{name}: is not UTF-8")),
             }
         }
-        is_usage |= faults.len() > faults_before && flag_of(&setting, flags).is_some();
         known.extend(names);
     }
     let known: Vec<_> = known.iter().map(String::as_str).collect();
@@ -68,7 +64,7 @@ fn read(mut variables: BTreeMap<String, OsString>, flags: &Command) -> Result<Ve
         let meant = nearest(name, &known).map(|name| format!(": did you mean `{name}`?"));
         faults.push(format!("{name}: unknown setting{}", meant.unwrap_or_default()));
     }
-    if faults.is_empty() { Ok(layers) } else { Err(Faults { text: faults.join("\n"), is_usage }) }
+    if faults.is_empty() { Ok(layers) } else { Err(CliError(faults.join("\n"))) }
 }
 
 const PREFIX: &str = "GRANTD_";
@@ -86,8 +82,14 @@ fn names_of(setting: &str, flags: &Command) -> Vec<String> {
     if has_two { vec![short, long] } else { vec![long] }
 }
 
+/// Returns the name of the variable that sets `setting` in the environment of this process.
+pub(super) fn variable_of(setting: &str, flags: &Command) -> Option<String> {
+    let is_set = |name: &String| var_os(name).is_some_and(|value| !value.is_empty());
+    names_of(setting, flags).into_iter().find(is_set)
+}
+
 /// Returns the flag that sets `setting`, if there is one.
-fn flag_of<'c>(setting: &str, flags: &'c Command) -> Option<&'c str> {
+pub(super) fn flag_of<'c>(setting: &str, flags: &'c Command) -> Option<&'c str> {
     let id = setting.replace('.', "_");
     flags.get_arguments().find(|arg| arg.get_id() == id.as_str())?.get_long()
 }

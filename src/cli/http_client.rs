@@ -101,8 +101,9 @@ pub(super) fn send(
             CliError(format!("{address}: cannot be reached: {error}; is the server running there?"))
         }),
         Err(_elapsed) => {
-            let seconds = limit.as_secs();
-            Err(CliError(format!("{address}: has not answered within {seconds} seconds")))
+            let seconds = limit.as_millis().div_ceil(1000).max(1);
+            let s = if seconds == 1 { "" } else { "s" };
+            Err(CliError(format!("{address}: has not answered within {seconds} second{s}")))
         }
     }
 }

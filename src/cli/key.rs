@@ -115,7 +115,8 @@ pub(super) enum KeyCommand {
 
 #[derive(Args, Debug)]
 pub(super) struct KeyArgs {
-    /// Directory of signing keys [env: GRANTD_KEYS] [default: keys, as for `serve`].
+    /// Directory of signing keys [env: GRANTD_KEYS] [default: keys, as for `serve`]. With this flag,
+    /// the command works on files, even if a store is configured.
     #[arg(long, value_name = "DIRECTORY", value_hint = ValueHint::DirPath,
           value_parser = value_of("keys"), conflicts_with = "store_url")]
     keys: Option<String>,
@@ -297,12 +298,14 @@ fn parse_key_id(argument: &str) -> Result<String, String> {
 const THUMBPRINT_CHARS: usize = 43;
 
 impl KeyArgs {
-    /// Opens the store of keys that `serve` would use with the same flags and environment.
+    /// Opens the directory of the flag `--keys` or, without that flag, the store of keys that `serve`
+    /// would use with the same flags and environment.
     fn open(self) -> Result<Keys, CliError> {
         let Self { keys, store, config, clients } = self;
+        let is_in_files = keys.is_some();
         let args =
             ServeArgs { keys, store_url: store.url, config, clients, ..ServeArgs::default() };
-        let config = args.resolve()?;
+        let config = if is_in_files { args.resolve_for_files() } else { args.resolve() }?;
         #[cfg(feature = "postgres")]
         if config.startup.store.url.is_some() {
             let database = Box::new(database(&config)?);

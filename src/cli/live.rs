@@ -9,6 +9,7 @@ use bytes::Bytes;
 use clap::Args;
 use hyper::Response;
 use serde_json::Value;
+use zeroize::Zeroizing;
 
 use crate::cli::error::CliError;
 use crate::cli::http_client::{Target, get, send};
@@ -35,8 +36,9 @@ impl AdminArgs {
     /// reason.
     pub(super) fn ask(&self, path: &str, or_its_server: &str) -> Result<Option<Value>, CliError> {
         let Some(admin) = &self.admin else { return Ok(None) };
-        let answer = request(admin, self.admin_token_file.as_deref(), path, TIMEOUT)?;
-        read(admin, &answer, or_its_server).map(Some)
+        let token_file = self.admin_token_file.as_deref();
+        let answer = request(admin, token_file, path, TIMEOUT)?;
+        read(admin, &answer, token_file, or_its_server).map(Some)
     }
 }
 
@@ -58,8 +60,9 @@ impl WaitArgs {
     ///
     /// # Errors
     ///
-    /// `written, not in force` if the change is not in force within 10 seconds. The change stays
-    /// written, and the server may still apply it later.
+    /// `written, not in force` if the server says so or does not answer for 10 seconds, and
+    /// `written, not known whether in force` if its answer does not tell. The change stays written,
+    /// and the server may still apply it later.
     pub(super) fn wait_until(
         &self,
         change: &str,
@@ -69,24 +72,32 @@ impl WaitArgs {
         let Some(admin) = &self.admin else { return Ok(()) };
         let begin = Clock::system().instant();
         let last_look = TIMEOUT - READINESS_TIMEOUT;
-        let mut has_answered = false;
+        let mut has_told = false;
         loop {
-            let looked = self.look(admin, path, TIMEOUT.saturating_sub(begin.elapsed()));
+            let limit = TIMEOUT.saturating_sub(begin.elapsed()).max(READINESS_TIMEOUT);
+            let looked = self.look(admin, path, limit);
             if looked.as_ref().is_ok_and(&is_in_force) {
                 return Ok(());
             }
-            has_answered |= looked.is_ok();
-            if begin.elapsed() + POLL_INTERVAL >= last_look {
-                let problem = match looked {
-                    Err(error) if !has_answered => error.0,
-                    _ => format!(
+            has_told |= looked.is_ok();
+            let is_last = begin.elapsed() + POLL_INTERVAL >= last_look;
+            let (known, problem) = match looked {
+                Err(NotTold::Final(CliError(problem))) => (NOT_KNOWN, problem),
+                _ if !is_last => {
+                    sleep(POLL_INTERVAL);
+                    continue;
+                }
+                Err(NotTold::Silent(CliError(problem))) if !has_told => (NOT_IN_FORCE, problem),
+                Err(NotTold::Odd(CliError(problem))) if !has_told => (NOT_KNOWN, problem),
+                _ => (
+                    NOT_IN_FORCE,
+                    format!(
                         "{admin}: the server has not taken it up; see its log; /readyz says: {}",
                         self.readiness(admin)
                     ),
-                };
-                return Err(CliError(format!("written, not in force: {change}: {problem}")));
-            }
-            sleep(POLL_INTERVAL);
+                ),
+            };
+            return Err(CliError(format!("{known}: {change}: {problem}")));
         }
     }
 
@@ -99,15 +110,34 @@ impl WaitArgs {
     }
 
     /// Returns the JSON at `path`; null if the client does not exist.
-    fn look(&self, admin: &ListenAddr, path: &str, limit: Duration) -> Result<Value, CliError> {
-        let answer = request(admin, self.admin_token_file.as_deref(), path, limit)?;
+    fn look(&self, admin: &ListenAddr, path: &str, limit: Duration) -> Result<Value, NotTold> {
+        let token_file = self.admin_token_file.as_deref();
+        let token = token_of(token_file).map_err(NotTold::Final)?;
+        let answer = send(&Target::of_listener(admin), get(path, token), limit);
+        let answer = answer.map_err(NotTold::Silent)?;
         let body: Value = serde_json::from_slice(answer.body()).unwrap_or_default();
         if answer.status() == 404 && body["error"] == "no such client" {
             return Ok(Value::Null);
         }
-        read(admin, &answer, OLDER_VERSION)
+        let is_final = [401, 403, 421].contains(&answer.status().as_u16());
+        let not_told = if is_final { NotTold::Final } else { NotTold::Odd };
+        read(admin, &answer, token_file, OLDER_VERSION).map_err(not_told)
     }
 }
+
+/// Why a look at a server has not told whether a change is in force.
+enum NotTold {
+    /// The server has not answered.
+    Silent(CliError),
+    /// The answer is none of an admin listener. A later one may be.
+    Odd(CliError),
+    /// The server refuses to tell, or cannot be asked.
+    Final(CliError),
+}
+
+/// The beginnings of an error about a change that is written.
+const NOT_IN_FORCE: &str = "written, not in force";
+const NOT_KNOWN: &str = "written, not known whether in force";
 
 fn request(
     admin: &ListenAddr,
@@ -115,32 +145,50 @@ fn request(
     path: &str,
     limit: Duration,
 ) -> Result<Response<Bytes>, CliError> {
-    let token = token_file.map(admin_token::read).transpose()?;
-    send(&Target::of_listener(admin), get(path, token), limit)
+    send(&Target::of_listener(admin), get(path, token_of(token_file)?), limit)
 }
 
+fn token_of(file: Option<&Path>) -> Result<Option<Zeroizing<String>>, CliError> {
+    let setting = "--admin-token-file (GRANTD_ADMIN_TOKEN_FILE)";
+    let token = file.map(admin_token::read).transpose();
+    Ok(token.map_err(|fault| fault.of_setting(setting))?)
+}
+
+/// Returns the JSON of an answer. `token_file` is the file of the token that was sent.
 fn read(
     admin: &ListenAddr,
     answer: &Response<Bytes>,
+    token_file: Option<&Path>,
     or_its_server: &str,
 ) -> Result<Value, CliError> {
-    match answer.status().as_u16() {
-        401 => Err(CliError(format!(
-            "{admin}: answered 401: it requires the admin token; pass the token's file with \
-             --admin-token-file"
-        ))),
-        421 => Err(CliError(format!(
-            "{admin}: answered 421: use an IP address or localhost, or pass the file of its admin \
-             token with --admin-token-file"
-        ))),
-        200 => serde_json::from_slice(answer.body()).map_err(|_| {
-            CliError(format!("{admin}: the answer is not JSON; is this the admin listener?"))
-        }),
-        status => Err(CliError(format!(
-            "{admin}: answered {status}; either this is not the admin listener, or the server \
+    let problem = match (answer.status().as_u16(), token_file) {
+        (200, _) => {
+            return serde_json::from_slice(answer.body()).map_err(|_| {
+                CliError(format!("{admin}: the answer is not JSON; is this the admin listener?"))
+            });
+        }
+        (401, None) => "answered 401: it requires the admin token; pass the token's file with \
+                        --admin-token-file"
+            .to_owned(),
+        (401, Some(file)) => format!(
+            "answered 401: {} does not hold its admin token; pass the file that its setting \
+             admin_token_file names, or a copy",
+            file.display()
+        ),
+        (421, None) => "answered 421: use an IP address or localhost, or pass the file of its \
+                        admin token with --admin-token-file"
+            .to_owned(),
+        (421, Some(file)) => format!(
+            "answered 421: {} does not hold its admin token; use an IP address or localhost, or \
+             pass the file that its setting admin_token_file names, or a copy",
+            file.display()
+        ),
+        (status, _) => format!(
+            "answered {status}; either this is not the admin listener, or the server \
              {or_its_server}"
-        ))),
-    }
+        ),
+    };
+    Err(CliError(format!("{admin}: {problem}")))
 }
 
 /// Copies the members `figures` into `entry` from the element of the list `live` that describes the

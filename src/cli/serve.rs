@@ -24,6 +24,11 @@ use crate::telemetry::logging;
 use crate::telemetry::metrics::VERSION;
 
 pub(super) fn run(args: ServeArgs) -> Result<(), CliError> {
+    start(args.clone()).map_err(|error| args.with_places(&error))
+}
+
+/// Starts a server, and returns when it has stopped.
+fn start(args: ServeArgs) -> Result<(), CliError> {
     let runtime = Builder::new_current_thread()
         .enable_all()
         .build()

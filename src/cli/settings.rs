@@ -9,7 +9,7 @@ use clap::{Args, Command, ValueHint};
 use crate::cli::environment;
 use crate::cli::error::CliError;
 use crate::clock::Clock;
-use crate::config::{Config, ConfigError, Layer, StoreUrl};
+use crate::config::{Config, ConfigError, Layer, StoreUrl, setting_names};
 use crate::fault::Fault;
 use crate::fs::whole_file;
 use crate::server::StartError;
@@ -38,12 +38,12 @@ pub(super) struct ServeArgs {
     pub(super) admin_token_file: Option<String>,
     /// Client registry [env: GRANTD_CLIENTS] [default: clients.json].
     #[arg(long, value_name = "FILE", value_hint = ValueHint::FilePath,
-          value_parser = value_of("clients"))]
+          value_parser = value_of("clients"), conflicts_with = "store_url")]
     pub(super) clients: Option<String>,
     /// Directory of signing keys; the first start generates a key [env: GRANTD_KEYS]
     /// [default: keys].
     #[arg(long, value_name = "DIRECTORY", value_hint = ValueHint::DirPath,
-          value_parser = value_of("keys"))]
+          value_parser = value_of("keys"), conflicts_with = "store_url")]
     pub(super) keys: Option<String>,
     /// Directory for data that must survive a restart, such as revocations [env: GRANTD_STATE]
     /// [default: state].
@@ -87,18 +87,74 @@ const LOG_LEVELS: [&str; 4] = ["error", "warn", "info", "debug"];
 impl ServeArgs {
     /// Resolves the configuration. If several sources set the same setting, the first of these
     /// sources applies: flag, environment, configuration file, default.
+    ///
+    /// A flag that names files must not be ignored in favour of a store, so the two together are an
+    /// error.
     pub(super) fn resolve(self) -> Result<Config, CliError> {
+        let flags = [("--clients", &self.clients), ("--keys", &self.keys)];
+        let given = flags.into_iter().find(|(_, value)| value.is_some()).map(|(flag, _)| flag);
+        let config = self.resolve_sources()?;
+        match (given, &config.startup.store.url) {
+            (Some(flag), Some(url)) => Err(CliError(format!(
+                "{flag}: clients and keys are in the store {url}, which GRANTD_STORE_URL or \
+                 store.url in the configuration file names: omit {flag}, or unset the store's URL \
+                 to use files"
+            ))),
+            _ => Ok(config),
+        }
+    }
+
+    /// Resolves the configuration for a command whose flags say that it works on files: a store that
+    /// the environment or the configuration file names is left out.
+    pub(super) fn resolve_for_files(self) -> Result<Config, CliError> {
+        let mut config = self.resolve_sources()?;
+        config.startup.store.url = None;
+        Ok(config)
+    }
+
+    fn resolve_sources(self) -> Result<Config, CliError> {
         let file = self.config.as_deref().map(Layer::from_file).transpose()?;
         if let (Some(path), Some(layer)) = (&self.config, &file) {
             require_hidden_password(path, layer)?;
         }
-        let environment = environment::layers(&flags()).map_err(|faults| CliError(faults.text))?;
+        let environment = environment::layers(&flags())?;
         let layers = file.into_iter().chain(environment).chain(self.layers()?);
         Ok(Config::from_layers(layers)?)
     }
 
+    /// Returns `error` with the place of the setting with which one of its lines begins: the flag,
+    /// the variable, or the line of the configuration file.
+    pub(super) fn with_places(self, error: &CliError) -> CliError {
+        let settings = setting_names();
+        let file = self.config.clone().and_then(|path| Some((Layer::from_file(&path).ok()?, path)));
+        let given = self.values();
+        let placed = |line: &str| {
+            let (name, problem) = line.split_once(": ")?;
+            let setting = settings.iter().find(|setting| *setting == name)?;
+            if given.iter().any(|(given, value)| given == setting && value.is_some()) {
+                let flag = environment::flag_of(setting, &flags())?.to_owned();
+                return Some(format!("--{flag}: {problem}"));
+            }
+            if let Some(variable) = environment::variable_of(setting, &flags()) {
+                return Some(format!("{variable}: {line}"));
+            }
+            let (layer, path) = file.as_ref()?;
+            let fault = Fault::new(path, problem).at(layer.position_of(setting)?);
+            Some(fault.in_field(setting).to_string())
+        };
+        let lines = error.0.lines().map(|line| placed(line).unwrap_or_else(|| line.to_owned()));
+        CliError(lines.collect::<Vec<_>>().join("\n"))
+    }
+
     fn layers(self) -> Result<Vec<Layer>, ConfigError> {
-        let flags = [
+        let given =
+            self.values().into_iter().filter_map(|(setting, value)| Some((setting, value?)));
+        given.map(|(setting, value)| Layer::from_text(setting, &value)).collect()
+    }
+
+    /// Returns the settings that have a flag, each with the value of the flag.
+    fn values(self) -> [(&'static str, Option<String>); 13] {
+        [
             ("listen", self.listen.map(|addresses| addresses.join(","))),
             ("admin_listen", self.admin_listen),
             ("admin_token_file", self.admin_token_file),
@@ -112,9 +168,7 @@ impl ServeArgs {
             ("allow_demo_clients", self.allow_demo_clients),
             ("log.format", self.log_format),
             ("log.level", self.log_level),
-        ];
-        let given = flags.into_iter().filter_map(|(setting, value)| Some((setting, value?)));
-        given.map(|(setting, value)| Layer::from_text(setting, &value)).collect()
+        ]
     }
 }
 

@@ -204,10 +204,13 @@ impl FromStr for IssuerUrl {
         let rest = url
             .strip_prefix("https://")
             .or_else(|| url.strip_prefix("http://"))
-            .ok_or("an issuer is an http:// or https:// URL")?;
+            .ok_or("an issuer begins with http:// or https://, in lower case")?;
         let allowed = |b: u8| b.is_ascii_graphic() && !b"\"#<>?@\\^`{|}".contains(&b);
-        if !rest.bytes().all(allowed) {
+        if rest.contains(['?', '#', '@', ' ']) {
             return Err("an issuer has no query, fragment, user or space".into());
+        }
+        if !rest.bytes().all(allowed) {
+            return Err(NOT_OF_A_URL.into());
         }
         let authority = rest.find('/').unwrap_or(rest.len());
         if authority == 0 {
@@ -222,6 +225,9 @@ impl FromStr for IssuerUrl {
         Ok(read)
     }
 }
+
+const NOT_OF_A_URL: &str = "an issuer has a character that no URL has, such as ü or {: write it \
+                            percent-encoded in the path, and a host name in Punycode";
 
 impl fmt::Display for IssuerUrl {
     fn fmt(&self, f: &mut fmt::Formatter<'_>) -> fmt::Result {

@@ -77,6 +77,19 @@ impl Layer {
         Ok(Self(Source::Setting(setting.to_owned(), text.to_owned())))
     }
 
+    /// Returns where the value of `setting` stands; `None` if the layer is no file or does not set
+    /// it.
+    pub fn position_of(&self, setting: &str) -> Option<Position> {
+        let Source::File(text) = &self.0 else { return None };
+        let table = self.table();
+        let inner = || {
+            let (outer, name) = setting.split_once('.')?;
+            table.get(outer)?.get_ref().get(name)
+        };
+        let value = table.get(setting).or_else(inner)?;
+        Some(Position::of(text, value.span().start))
+    }
+
     fn table(&self) -> DeTable<'_> {
         with_flat_keys(match &self.0 {
             // `from_file` has parsed the text.

@@ -87,14 +87,25 @@ pub const TAKEN_PATHS: [&str; 12] = [
     "/v2/api/oauth/token",
 ];
 
+/// The documented path that ends with a scope, which is one more segment than the path before it.
+const PATH_WITH_SCOPE: &str = "/v1/getAccessToken/{scope}";
+
+/// Whether `path` is an instance of [`PATH_WITH_SCOPE`].
+fn ends_with_scope(path: &str) -> bool {
+    let base = PATH_WITH_SCOPE.trim_end_matches("{scope}");
+    path.strip_prefix(base).is_some_and(|scope| !scope.is_empty() && !scope.contains('/'))
+}
+
 /// Returns the index of each route whose path is not allowed, and the reason.
 pub(super) fn problems(routes: &[RouteSetting]) -> impl Iterator<Item = (usize, String)> {
     routes.iter().enumerate().filter_map(|(index, route)| {
         let path = &route.path;
         let mut taken = TAKEN_PATHS.into_iter().chain(PageDocument::ALL.map(PageDocument::path));
         let taken = taken.find(|taken| route.takes(taken));
-        let problem = if let Some(taken) = taken {
-            let at = if taken == path { "is a path" } else { "would take a path" };
+        let with_scope = ends_with_scope(path).then_some(PATH_WITH_SCOPE);
+        let problem = if let Some(taken) = taken.or(with_scope) {
+            let is_it = taken == path || with_scope.is_some();
+            let at = if is_it { "is a path" } else { "would take a path" };
             format!("{at} that is answered already ({taken}): choose another")
         } else if route.dialect == Dialect::Firstvision && path.ends_with('/') {
             "must not end with a slash, because a scope may follow it".to_owned()

@@ -210,7 +210,8 @@ fn judged(config: &Config, clients: &Registry) -> Result<IssuerUrl, StartError> 
 
 fn audit(config: &Config) -> Result<Option<Arc<Audit>>, Fault> {
     let audit = config.startup.audit.as_ref().map(|file| {
-        Audit::to(file).map(Arc::new).map_err(|error| Fault::cannot("written", file, &error))
+        let unwritten = |error| Fault::cannot("written", file, &error).of_setting("audit");
+        Audit::to(file).map(Arc::new).map_err(unwritten)
     });
     audit.transpose()
 }

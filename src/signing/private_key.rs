@@ -1,6 +1,5 @@
 //! An RSA private key, read once into the form of each library that signs with it.
 
-use std::fmt;
 use std::sync::OnceLock;
 
 use base64::Engine as _;
@@ -39,12 +38,10 @@ impl PrivateKey {
     /// A text if the document is not an RSA key of 2048 to 4096 bits, or if its numbers are
     /// inconsistent. It names the property that is wrong, and contains no key material.
     pub fn from_pkcs8(document: &[u8]) -> Result<Self, String> {
-        let unusable = |error: &dyn fmt::Display| {
-            format!("not a usable RSA key of 2048 to 4096 bits ({error})")
-        };
-        let ring = KeyPair::from_pkcs8(document).map_err(|error| unusable(&error))?;
         let aws_lc = aws_lc_rs::rsa::KeyPair::from_pkcs8(document);
-        let aws_lc = aws_lc.map_err(|error| unusable(&error))?;
+        let ring = KeyPair::from_pkcs8(document);
+        let ring = ring.map_err(|error| unusable(&error.to_string(), aws_lc.is_ok()))?;
+        let aws_lc = aws_lc.map_err(|error| unusable(&error.to_string(), false))?;
         let public = PublicKeyComponents::<Vec<u8>>::from(ring.public());
         let modulus = URL_SAFE_NO_PAD.encode(without_leading_zeros(&public.n));
         let exponent = URL_SAFE_NO_PAD.encode(without_leading_zeros(&public.e));
@@ -59,6 +56,23 @@ impl PrivateKey {
     pub(super) fn batch_pays_from(&self) -> Option<usize> {
         self.batch_pays_from.get().copied().flatten()
     }
+}
+
+/// Says why a key cannot be used. `error` is the name of the error of ring or AWS-LC. AWS-LC takes
+/// smaller public exponents than ring, so a key that `is_right_for_aws_lc` is not too short.
+fn unusable(error: &str, is_right_for_aws_lc: bool) -> String {
+    let problem = match error {
+        "TooSmall" if is_right_for_aws_lc => "its public exponent is less than 65537",
+        "TooSmall" => "it has fewer than 2048 bits, or its public exponent is less than 65537",
+        "TooLarge" => "it has more than 4096 bits, or its public exponent more than 33",
+        "WrongAlgorithm" => "it is a key of another algorithm",
+        "InvalidEncoding" => "its encoding is damaged",
+        "InvalidComponent" | "InconsistentComponents" => "its numbers do not belong together",
+        "PrivateModulusLenNotMultipleOf512Bits" => "its size is not a multiple of 1024 bits",
+        "VersionNotSupported" => "it is of an unknown version of PKCS#8",
+        other => other,
+    };
+    format!("not a usable RSA key of 2048 to 4096 bits: {problem}")
 }
 
 #[cfg(test)]

@@ -72,5 +72,7 @@ impl Files {
 /// A [`Fault`] if the file holds no token.
 pub fn admin_token(live: &Live) -> Result<Option<FastHash>, Fault> {
     let token = live.admin_token_file.as_deref();
-    token.map(|file| Ok(FastHash::of(&admin_token::read(file)?))).transpose()
+    let read = token.map(admin_token::read).transpose();
+    let token = read.map_err(|fault| fault.of_setting("admin_token_file"))?;
+    Ok(token.map(|token| FastHash::of(&token)))
 }

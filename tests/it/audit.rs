@@ -102,7 +102,7 @@ fn an_audit_file_that_cannot_be_written_is_a_start_error() {
     home.write("grantd.toml", "audit = \"nowhere/audit.jsonl\"\n");
     let arguments = ["serve", "--config", "grantd.toml", "--listen", "127.0.0.1:0"];
     let command = home.command(&[&arguments[..], &["--admin-listen", "127.0.0.1:0"]].concat());
-    let says = ["nowhere/audit.jsonl: cannot be written"];
+    let says = ["grantd: grantd.toml:1:9: audit: nowhere/audit.jsonl: cannot be written"];
     crate::support::command::run(command).assert_error(1, &says);
 }
 

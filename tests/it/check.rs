@@ -113,7 +113,10 @@ fn demo_clients_are_refused_in_public() {
 fn audit_and_state_paths_that_cannot_be_written_are_refused() {
     let local = ["--listen", "127.0.0.1:0", "--admin-listen", "127.0.0.1:0", "--config", "g.toml"];
     for (toml, says) in [
-        ("audit = \"none/audit.jsonl\"\n", "none/audit.jsonl: cannot be written: "),
+        (
+            "audit = \"none/audit.jsonl\"\n",
+            "g.toml:1:9: audit: none/audit.jsonl: cannot be written: ",
+        ),
         ("audit = \"directory\"\n", "directory: cannot be written: "),
         ("audit = \"clients.json/x\"\n", "clients.json/x: cannot be written: "),
         ("state = \"clients.json\"\n", "clients.json"),
@@ -178,6 +181,47 @@ fn files_that_the_servers_user_cannot_read_are_refused() {
 }
 
 #[test]
+fn a_fault_of_a_setting_has_the_place_where_it_is_set() {
+    let home = quiet_home();
+    home.write(
+        "g.toml",
+        "admin_token_file = \"nope\"\naudit = \"/none/a\"\n[keys]\nrotate_every = \"300s\"\n",
+    );
+    let local = ["--listen", "127.0.0.1:0", "--admin-listen", "127.0.0.1:0"];
+    let ended = |command: &str, arguments: &[&str], variables: &[(&str, &str)]| {
+        run(home.command(&[command]).args(local).args(arguments).envs(variables.iter().copied()))
+    };
+    let of_file = ["--config", "g.toml"];
+    let token = "grantd: g.toml:1:20: admin_token_file: nope: cannot be read: ";
+    let audit = "grantd: g.toml:2:9: audit: /none/a: cannot be written: ";
+    let short = "grantd: g.toml:4:16: keys.rotate_every: 300 s are too short: ";
+    ended("check", &of_file, &[]).assert_error(1, &[token, audit]);
+    ended("serve", &of_file, &[]).assert_error(1, &[token]);
+    set_mode(&home.write("token", &"t".repeat(32)), 0o600);
+    let flag = [&of_file[..], &["--admin-token-file", "token"]].concat();
+    ended("check", &flag, &[]).assert_error(1, &[audit, short]);
+    ended("serve", &flag, &[]).assert_error(1, &[audit]);
+    for (arguments, variable, says) in [
+        (&["--admin-token-file", "nope"][..], None, "grantd: --admin-token-file: nope: cannot be"),
+        (
+            &[],
+            Some(("GRANTD_ADMIN_TOKEN_FILE", "nope")),
+            "_FILE: admin_token_file: nope: cannot be",
+        ),
+        (&[], Some(("GRANTD_AUDIT", "/none/a")), "grantd: GRANTD_AUDIT: audit: /none/a: cannot be"),
+    ] {
+        for command in ["check", "serve"] {
+            ended(command, arguments, variable.as_slice()).assert_error(1, &[says]);
+        }
+    }
+    let says = "grantd: GRANTD_KEYS__ROTATE_EVERY: keys.rotate_every: 300 s are too short: ";
+    ended("check", &[], &[("GRANTD_KEYS__ROTATE_EVERY", "300")]).assert_error(1, &[says]);
+    let list = ["key", "list", "--admin", "127.0.0.1:1", "--admin-token-file", "nope"];
+    let says = "grantd: --admin-token-file (GRANTD_ADMIN_TOKEN_FILE): nope: cannot be read: ";
+    run(home.command(&list)).assert_error(1, &[says]);
+}
+
+#[test]
 fn a_route_with_a_path_that_is_taken_is_refused() {
     let home = quiet_home();
     let route = |path: &str, dialect: &str| {
@@ -192,6 +236,12 @@ fn a_route_with_a_path_that_is_taken_is_refused() {
         (route("/connect/validate", "connect"), "is a path that is answered"),
         (route("/v1/api/oauth/token", "connect"), "is a path that is answered"),
         (route("/.well-known/openid-configuration", "connect"), "is a path that is answered"),
+        (
+            route("/v1/getAccessToken/all", "connect"),
+            "g.toml:2:8: route.path: is a path that is answered already \
+             (/v1/getAccessToken/{scope}): choose another",
+        ),
+        (route("/v1/getAccessToken/all", "firstvision"), "is a path that is answered"),
         (route("/docs", "connect"), "is a path that is answered"),
         (route("/docs/page.css", "connect"), "is a path that is answered"),
         (route("/docs/page.js", "connect"), "is a path that is answered"),

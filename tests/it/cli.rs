@@ -179,7 +179,7 @@ fn the_environment_reaches_subcommands() {
     let mut list = home.command(&["client", "list"]);
     assert_eq!(run(list.env("GRANTD_CLIENTS", "other.json")).assert_fine(), "");
     let bad = run(home.command(&["check"]).env("GRANTD_WORKERS", "some"));
-    bad.assert_error(2, &["grantd: GRANTD_WORKERS: must be a number from 1 to 1024"]);
+    bad.assert_error(1, &["grantd: GRANTD_WORKERS: must be a number from 1 to 1024"]);
 }
 
 #[test]

@@ -427,8 +427,13 @@ fn an_import_registers_every_line_or_none() {
     }
     assert!(after.contains("$argon2id$v=19$m=19456,t=2,p=1$"));
 
-    let again = run_with_input(home.command(&["client", "import", "-"]), &lines[0]);
-    again.assert_error(1, &["client_id: is registered twice"]);
+    let input = format!("{{\"client_id\":\"new\"}}\n{}", lines.join("\n"));
+    let again = run_with_input(home.command(&["client", "import", "-"]), &input);
+    let says =
+        "client_id: is registered in clients.json already; `grantd client update` changes it";
+    let expected = [2, 4, 5].map(|line| format!("grantd: standard input:{line}: {says}\n"));
+    again.assert_error(1, &[]);
+    assert_eq!(again.stderr, expected.concat());
     assert_eq!(fs::read_to_string(home.clients()).unwrap(), after);
 
     let server = Program::start(home, &[]);

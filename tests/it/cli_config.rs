@@ -80,6 +80,39 @@ fn every_command_uses_the_registry_and_keys_of_serve() {
     assert!(!home.clients().exists() && !home.keys().exists() && !home.path("none.json").exists());
 }
 
+/// No database listens there, so a command fails if it uses the store.
+const NO_STORE: &str = "postgres://nobody@127.0.0.1:1/none";
+
+#[test]
+fn a_flag_that_names_files_is_not_ignored_for_a_store() {
+    let home = Home::new();
+    home.write("g.toml", &format!("[store]\nurl = \"{NO_STORE}\"\n"));
+    let ways: [&Way<'_>; 2] =
+        [&|command| run(home.command(command).env("GRANTD_STORE_URL", NO_STORE)), &|command| {
+            run(home.command(command).args(["--config", "g.toml"]))
+        }];
+    for way in ways {
+        way(&["client", "list", "--clients", "clients.json"]).assert_fine();
+        way(&["key", "list", "--keys", "keys"]).assert_fine();
+        way(&["key", "rotate", "--now", "--keys", "keys"]).assert_fine();
+        way(&["key", "retire", "--keys", "keys", "--clients", "clients.json"]).assert_fine();
+        way(&["key", "list"]).assert_error(1, &["127.0.0.1:1", "cannot be reached"]);
+        for command in ["serve", "check"] {
+            for (flag, value) in [("--clients", "clients.json"), ("--keys", "keys")] {
+                let says = format!("grantd: {flag}: clients and keys are in the store postgres://");
+                way(&[command, flag, value]).assert_error(1, &[&says, "unset the store's URL"]);
+            }
+        }
+        way(&["key", "list", "--clients", "clients.json"])
+            .assert_error(1, &["grantd: --clients: "]);
+    }
+    let both = ["check", "--keys", "keys", "--store", NO_STORE];
+    run(home.command(&both)).assert_error(2, &["--keys <DIRECTORY>", "--store <URL>"]);
+    // Variables and the file's settings stand below the store.
+    let below = [("GRANTD_KEYS", "keys"), ("GRANTD_STORE_URL", NO_STORE)];
+    run(home.command(&["key", "list"]).envs(below)).assert_error(1, &["cannot be reached"]);
+}
+
 #[test]
 fn a_keys_lifetime_follows_from_the_registry_that_is_named() {
     let home = Home::new();
@@ -108,13 +141,18 @@ fn an_error_in_a_variable_names_it_and_its_values() {
         ("GRANTD_LISTEN", "a", "an address is written host:port, [::1]:port or unix:/path\n"),
         ("GRANTD_LISTEN", "127.0.0.1:1,", "must not be empty\n"),
         ("GRANTD_ADMIN_LISTEN", "::1:8081", "[::1]:8081"),
-        ("GRANTD_ISSUER", "auth.example", "http:// or https://"),
+        ("GRANTD_ISSUER", "auth.example", "http:// or https://, in lower case\n"),
+        ("GRANTD_ISSUER", "HTTPS://a", "http:// or https://, in lower case\n"),
+        ("GRANTD_ISSUER", "https://a/?b", "no query, fragment, user or space\n"),
+        ("GRANTD_ISSUER", "https://a/é", "a character that no URL has, such as"),
+        ("GRANTD_ISSUER", "https://a/{b}", "a character that no URL has, such as"),
     ] {
         let ended = run(home.command(&["check"]).env(variable, value));
-        ended.assert_error(2, &[&format!("grantd: {variable}: "), says]);
+        ended.assert_error(1, &[&format!("grantd: {variable}: "), says]);
+        let health = run(home.command(&["health"]).env(variable, value));
+        health.assert_error(1, &[&format!("grantd: {variable}: "), says]);
         run(home.command(&["check"]).env(variable, "")).assert_fine();
     }
-    // A variable without a flag is no part of the usage.
     let is_taken = "is a path that is answered already (/docs): choose another\n";
     for (variable, value, says) in [
         ("GRANTD_JWKS_MAX_AGE", "0", "must be a number from 1 to 86400\n"),
@@ -122,6 +160,7 @@ fn an_error_in_a_variable_names_it_and_its_values() {
         ("GRANTD_ROUTES", "/a", "must be path=dialect\n"),
         ("GRANTD_ROUTES", "/a=b", "must be one of connect, vision, firstvision\n"),
         ("GRANTD_ROUTES", "/docs=connect", is_taken),
+        ("GRANTD_ROUTES", "/v1/getAccessToken/all=connect", "(/v1/getAccessToken/{scope})"),
     ] {
         let ended = run(home.command(&["check"]).env(variable, value));
         ended.assert_error(1, &[&format!("grantd: {variable}: "), says]);
@@ -136,7 +175,7 @@ fn an_error_in_a_variable_names_it_and_its_values() {
         ended.assert_error(2, &[&format!("[possible values: {words}]")]);
         let variable = format!("GRANTD_{}", flag[2..].replace('-', "_").to_uppercase());
         let ended = run(home.command(&["check"]).env(&variable, "other"));
-        ended.assert_error(2, &[&format!("grantd: {variable}: must be one of {words}\n")]);
+        ended.assert_error(1, &[&format!("grantd: {variable}: must be one of {words}\n")]);
     }
     // A flag overrides its variable, so an error in the flag names the flag and not the variable.
     let flag = run(home.command(&["check", "--workers", "x"]).env("GRANTD_WORKERS", "3"));
@@ -230,7 +269,7 @@ fn all_faulty_variables_are_told_and_none_of_their_values() {
     check.env("GRANTD_LOG_LEVEL", "info").env("GRANTD_LOG__LEVEL", "warn");
     let ended = run(&mut check);
     ended.assert_error(
-        2,
+        1,
         &[
             "grantd: GRANTD_WORKERS: must be a number",
             "grantd: GRANTD_LIMITS__BODY_BYTES: must be a number",

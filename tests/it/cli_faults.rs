@@ -25,6 +25,37 @@ WVg7Y1l3KTYgpA==
 -----END PRIVATE KEY-----
 ";
 
+/// An RSA key with the public exponent 3, made for this test and used nowhere else.
+pub(crate) const EXPONENT_KEY: &str = "-----BEGIN PRIVATE KEY-----
+MIIEvgIBADANBgkqhkiG9w0BAQEFAASCBKgwggSkAgEAAoIBAQDRlsBNfFWkO+7Q
+Y+x1MAexgNW4CFfmEbYJGWDk37FedNkB3JTZU8OGug1gM9MGf3j0wRXtMXG39RWV
+dwYGWJ7KfepW3RClOqM4Sg37wxsE9lqibnvTCr0wa0uEzeofKym9mxwakxWhMZz3
++R8zbusatVi8O3wyyRJp8SCf07UXmBBCr0xCee4Ag9hfooF8lL6xfMLf/aZrVGZf
+PLJITmC3+ldSGcSUqWv2S9CduR527zejgSCaRbt+r73xDH8J/KlNbrmJfiFYGOXZ
+AJfnS0mVPp8K/uNpv9QiWW51twTALAiNw/EEYLo5GuRXqLIPQIQXf0woT8jCOfjT
+Vq4FLtvLAgEDAoIBAQCLudWI/Y5tfUngQp2jdVp2VePQBY/utnlbZkCYlSDpoztW
+kw3mN9evJrOVd+IEVPtN1g6eIPZ6o2O4+gQEOxSG/pw56LXDfGzQMV6n12dYpDxs
+SafiByjK8jJYiUa/chvTvL1nDLkWIRNP+2oiSfIRzjsoJ6gh22Gb9hW/4ni6ZCrL
+PeoZhGSWGSGFRWetoNTveHtv7nZdCzWPpzOtl/Cq+V93v1tS3+ZCHIHw1cHj4wkN
+7QrvPY7f59k1SFpT/ZpGdW55Ae19nZNHoyPjtiYdy6u9ivNL+2XnJcEFnhwelA14
+SUfpANxzWEMaA9vp/d2uT+BkxEjas9OGMzg4SccrAoGBAPWmqTQZEzXzOv18eHW+
+X8tmGSU89gCEKeIwRyx6INaCoXCWIf4EGsQLecG/DgVUHY+Z964NoHt3yQx9TVEh
+P3l53OKzyq+o0GjEH+H4uKjgcVX/LN52PBuXz0RcJmv59BswPr3JG5Y1ICS9x0Zd
+thgy/6NmwEWnBn9I7oLkw+krAoGBANprKTkDICEsIyibQfA5w7PkLuR7IfRbmbPX
+erhJyaE04teIWL2UPs6Hp0v1anZM/Rp0peIlyOm3Cuuj0qZqwMhp4bEgMI1y3CAp
+bAAZAWeIG8dvgZgBip+v0YiRI26YWdkpF0ddw9lW9lry26HSjZ9fB9gqaRXTJbxB
+G1bL/EfhAoGBAKPEcM1mDM6iJ1OoUE5+6oeZZhjTTqsCxpbK2h2mwI8BwPW5a/6t
+Zy1c+9Z/Xq44E7URT8leavz6hghTiODA1Pumk0HNMcpwivCCv+v7JcXq9jlUyJRO
+0r0P34LoGZ1RTWd1fykwvQ7OFW3T2i7pJBAh/8JEgC5vWaownwHt1/DHAoGBAJGc
+xiYCFWtywhsSK/V7181Cye2na/g9ESKPpyWGhmt4lzpa5dO4Kd8FGjKjnE7d/hGj
+GUFuhfEksfJtNxmcgIWb68tqywj3PWrGSAAQq5pavS+fq7qrsb/Ki7Bgwkm65pDG
+D4TpLTuPTudMkmvhs7+Ur+Vxm2PiGSgrZ48yqC/rAoGBAMniGIPl6i/VPAegSUQ0
++2gGtM9b8wYN/68NV+dLa0PN59hDyxgrIiJK6NilUmDf0d/VxBuRdElMbPsJMDVu
+gB4ozW5uelb3mFLvCqNQdRs1mikqwtbzQQD/1L7fXaWDH4KmBz89Kv2xCeiC07NY
++E3CBtKGj2bAvkkajDFihOL9
+-----END PRIVATE KEY-----
+";
+
 /// A key on the curve P-256, made for this test and used nowhere else.
 pub(crate) const CURVE_KEY: &str = "-----BEGIN PRIVATE KEY-----
 MIGHAgEAMBMGByqGSM49AgEGCCqGSM49AwEHBG0wawIBAQQgc0wL1tOCyUl0Rf+M
@@ -234,8 +265,24 @@ fn a_key_that_cannot_be_used_is_named() {
     for (file, text, mode, says) in [
         (name.as_str(), pem.as_str(), 0o644, "can be read by everyone on this machine"),
         (name, pem, 0o604, "can be read by everyone on this machine"),
-        ("short.pem", SHORT_KEY, 0o600, "is not a usable RSA key of 2048 to 4096 bits"),
-        ("curve.pem", CURVE_KEY, 0o600, "is not a usable RSA key of 2048 to 4096 bits"),
+        (
+            "short.pem",
+            SHORT_KEY,
+            0o600,
+            "is not a usable RSA key of 2048 to 4096 bits: it has fewer than 2048 bits, or",
+        ),
+        (
+            "curve.pem",
+            CURVE_KEY,
+            0o600,
+            "is not a usable RSA key of 2048 to 4096 bits: it is a key of another algorithm",
+        ),
+        (
+            "exponent.pem",
+            EXPONENT_KEY,
+            0o600,
+            "is not a usable RSA key of 2048 to 4096 bits: its public exponent is less than",
+        ),
         ("text.pem", "hunter2\n", 0o600, "is not an unencrypted PKCS#8 private key in PEM"),
         ("empty.pem", "", 0o600, "is not an unencrypted PKCS#8 private key in PEM"),
         ("pkcs1.pem", &begin, 0o600, "is not an unencrypted PKCS#8 private key in PEM"),

@@ -147,8 +147,12 @@ fn an_update_changes_no_other_byte() {
     // The first update sets `token_reuse` to 100 s, which is valid. The second update is refused,
     // because it would make the token lifetime shorter than `token_reuse`.
     client(&home, &["update", "--id", "a", "--token-reuse", "100"]);
-    client(&home, &["update", "--id", "a", "--lifetime", "50"])
-        .assert_error(1, &["grantd: clients.json: token_reuse: must be a number of seconds"]);
+    client(&home, &["update", "--id", "a", "--lifetime", "50"]).assert_error(
+        1,
+        &["grantd: --lifetime: 50 s is less than the client's token_reuse of 100 s: "],
+    );
+    client(&home, &["update", "--id", "a", "--lifetime", "50", "--token-reuse", "51"])
+        .assert_error(1, &["grantd: --token-reuse: must be a number of seconds"]);
 }
 
 #[test]
@@ -179,6 +183,15 @@ fn a_client_that_can_get_no_token_is_warned_of_unless_it_is_disabled() {
     warned(&["expire-secret", "--id", "a", "--label", "first"], none);
     warned(&["rotate-secret", "--id", "a", "--label", "next"], "");
     warned(&["expire-secret", "--id", "a", "--label", "next", "--at", "2027-01-31T12:00:00Z"], "");
+    let text = || fs::read_to_string(home.clients()).unwrap();
+    let kept = text();
+    let at = ["expire-secret", "--id", "a", "--label", "next", "--at"];
+    let ends = "grantd: warning: client a: the secret next already ends at 1801396800 \
+                (2027-01-31T12:00:00Z), which is earlier: nothing is changed\n";
+    warned(&[&at[..], &["2027-01-31T12:00:01Z"]].concat(), ends);
+    warned(&[&at[..], &["2027-01-31T12:00:00Z"]].concat(), "");
+    assert_eq!(text(), kept);
+    warned(&["rotate-secret", "--id", "d"], "client d: it can get no token: it has no scope");
     let lines = [json!({ "client_id": "x", "scopes": ["r"] }), json!({ "client_id": "y" })];
     let lines = lines.map(|line| line.to_string()).join("\n");
     let imported = run_with_input(home.command(&["client", "import", "-"]), &lines);

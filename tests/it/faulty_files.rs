@@ -94,7 +94,7 @@ fn kinds(home: &Home) -> [(PathBuf, String, &'static str); 4] {
     [
         (key_file(home), format!("keys/{}", signing_key().0), "no key"),
         (home.path("grantd.toml"), "grantd.toml:1:".to_owned(), "jwks_max_age = never\n"),
-        (home.path("token"), "token: must hold one line".to_owned(), "short"),
+        (home.path("token"), "admin_token_file: token: must hold one line".to_owned(), "short"),
         (home.path("jwks.json"), "jwks.json:1:".to_owned(), "{"),
     ]
 }

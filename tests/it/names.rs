@@ -68,6 +68,7 @@ fn a_name_with_outer_spaces_is_refused_by_every_command() {
             &["rotate-secret", "--id", "admin", "--label", "first "],
             "--label: begins or ends with a space",
         ),
+        (&["rotate-secret", "--id", "admin", "--label", ""], "--label: is empty; leave it out"),
     ] {
         let ended = run(home.command(&["client"]).args(arguments));
         ended.assert_error(1, &[&format!("grantd: {says}")]);

@@ -339,7 +339,9 @@ fn a_fifo_in_place_of_a_file_is_refused_by_a_reload() {
         fs::remove_file(&path).unwrap();
         make_fifo(&path);
         set_mode(&path, 0o600);
-        wait_until(|| readiness().starts_with(&format!("degraded: {file}: is not a regular file")));
+        let setting = if file == "token" { "admin_token_file: " } else { "" };
+        let says = format!("degraded: {setting}{file}: is not a regular file");
+        wait_until(|| readiness().starts_with(&says));
         assert_serves(server.address);
         fs::remove_file(&path).unwrap();
         fs::write(&path, good).unwrap();

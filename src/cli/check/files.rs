@@ -20,7 +20,8 @@ pub(super) fn unwritable(config: &Config, has_no_key: bool) -> Vec<Fault> {
         check(&config.live.keys, can_create_in(&config.live.keys));
     }
     if let Some(audit) = &config.startup.audit {
-        check(audit, can_append(audit));
+        let unwritten = |error| Fault::cannot("written", audit, &error).of_setting("audit");
+        faults.extend(can_append(audit).map_err(unwritten).err());
     }
     faults
 }

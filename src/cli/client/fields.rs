@@ -180,6 +180,8 @@ pub(super) fn check(
             let name = field.split(['.', '[']).next().unwrap_or_default();
             if fault.file != file {
                 fault
+            } else if let Some(problem) = lifetime_problem(name, entry, given) {
+                Fault::new(Path::new(flag_of("token_lifetime").as_str()), problem)
             } else if name == "client_id" || given.contains_key(name) {
                 Fault::new(Path::new(flag_of(name).as_str()), fault.problem)
             } else {
@@ -190,6 +192,21 @@ pub(super) fn check(
         };
         faults.into_iter().map(in_flags).collect()
     })
+}
+
+/// Returns the problem if a `given` lifetime is shorter than the token reuse that the client has,
+/// which makes the fault in `field`.
+fn lifetime_problem(field: &str, entry: &str, given: &Map<String, Value>) -> Option<String> {
+    if field != "token_reuse" || given.contains_key(field) {
+        return None;
+    }
+    let lifetime = given.get("token_lifetime")?.as_u64()?;
+    let entry: Value = serde_json::from_str(entry).ok()?;
+    let reuse = entry[field].as_u64().filter(|reuse| *reuse > lifetime)?;
+    Some(format!(
+        "{lifetime} s is less than the client's token_reuse of {reuse} s: pass --token-reuse with \
+         at most {lifetime}, or --unset token_reuse"
+    ))
 }
 
 /// Returns the flag that sets `field`, as in `--scope`.

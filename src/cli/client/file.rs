@@ -27,7 +27,8 @@ use crate::store::postgres::database::{BULK_LIMIT, Database, Transaction};
 
 #[derive(Args, Debug)]
 pub(crate) struct RegistryArgs {
-    /// Client registry [env: GRANTD_CLIENTS] [default: clients.json, as for `serve`].
+    /// Client registry [env: GRANTD_CLIENTS] [default: clients.json, as for `serve`]. With this
+    /// flag, the command works on the file, even if a store is configured.
     #[arg(long, value_name = "FILE", conflicts_with = "store_url")]
     clients: Option<PathBuf>,
     #[command(flatten)]
@@ -45,7 +46,8 @@ pub(super) enum Registry {
 }
 
 impl RegistryArgs {
-    /// Returns the registry that `serve` would use with the same flags and environment.
+    /// Returns the file of the flag `--clients` or, without that flag, the registry that `serve`
+    /// would use with the same flags and environment.
     pub(super) fn open(&self) -> Result<Registry, CliError> {
         if let Some(clients) = &self.clients {
             return Ok(Registry::File(clients.clone()));

@@ -1,7 +1,8 @@
 //! Registers many clients at once. Each line of the input is the entry of one client. Either all
 //! clients are registered or none.
 
-use std::collections::HashMap;
+use std::borrow::Cow;
+use std::collections::{HashMap, HashSet};
 use std::path::Path;
 use std::thread;
 
@@ -30,12 +31,27 @@ pub(super) fn import(registry: &RegistryArgs, from: &Path) -> Result<(), CliErro
         return Err(Fault::new(name, problem).into());
     }
     let (lines, without_token) = read_lines(name, &text)?;
+    let numbers: Vec<_> = lines.iter().map(|line| line.number).collect();
     let entries = hash_secrets(name, lines)?;
     drop(text);
     let told = format!("{}\n", json!({ "imported": entries.len() }));
-    let change = |path: &Path, text: Option<&str>| edit::append_entries(path, text, &entries);
     let ids: Vec<_> = entries.iter().filter_map(|entry| edit::id_of(entry)).collect();
     let ids: Vec<_> = ids.iter().map(|id| &**id).collect();
+    let change = |path: &Path, text: Option<&str>| {
+        let known = known_clients(text.unwrap_or_default());
+        let again = ids.iter().zip(&numbers).filter(|(id, _)| known.contains(**id));
+        let faults = again.map(|(_, number)| {
+            let registry = path.display();
+            let problem =
+                format!("is registered in {registry} already; `grantd client update` changes it");
+            Fault::new(name, problem).at_line(*number).in_field("client_id")
+        });
+        let mut faults: Vec<_> = faults.take(MAX_FAULTS).collect();
+        if faults.len() == MAX_FAULTS {
+            faults.push(Fault::new(name, "has more faults; the rest was not checked"));
+        }
+        if faults.is_empty() { edit::append_entries(path, text, &entries) } else { Err(faults) }
+    };
     registry.open()?.edit_or_create(&ids, change, Some(&told))?;
     if let Some((id, reason)) = without_token.first() {
         let more = match without_token.len() - 1 {
@@ -45,6 +61,11 @@ pub(super) fn import(registry: &RegistryArgs, from: &Path) -> Result<(), CliErro
         complain(&format!("warning: client {id}: it can get no token: {reason}{more}"));
     }
     Ok(())
+}
+
+/// Returns the ids of the clients in the text of a registry.
+fn known_clients(text: &str) -> HashSet<Cow<'_, str>> {
+    edit::entries(text).into_iter().flatten().filter_map(edit::id_of).collect()
 }
 
 /// One client of the input.

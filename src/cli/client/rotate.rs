@@ -7,7 +7,7 @@ use clap::Args;
 use serde_json::Value;
 
 use crate::cli::client::file::{ClientArg, entry_of, told};
-use crate::cli::error::CliError;
+use crate::cli::error::{CliError, complain};
 use crate::cli::live::WaitArgs;
 use crate::cli::secret::{self, HashKind};
 use crate::cli::times::{parse_duration, parse_time};
@@ -75,6 +75,10 @@ pub(super) fn rotate_secret(args: &RotateArgs) -> Result<(), CliError> {
                                the same label could not be told apart: choose another";
                 return Err(vec![Fault::new(Path::new("--label"), problem)]);
             }
+            Some(label) if label.is_empty() => {
+                let problem = "is empty; leave it out for today's date";
+                return Err(vec![Fault::new(Path::new("--label"), problem)]);
+            }
             Some(label) if label.trim_matches(' ') != label => {
                 let problem = "begins or ends with a space: it would look the same without";
                 return Err(vec![Fault::new(Path::new("--label"), problem)]);
@@ -89,6 +93,7 @@ pub(super) fn rotate_secret(args: &RotateArgs) -> Result<(), CliError> {
     // Print the secret before waiting for the server: if the wait fails, no other command can show
     // the secret.
     args.client.edit(change, Some(&told(&args.client.id, shown)))?;
+    args.client.warn()?;
     args.client.wait_until(&args.server, |client| secret_of(client, &secret_label).is_some())
 }
 
@@ -101,12 +106,32 @@ pub(super) fn expire_secret(args: &ExpireArgs) -> Result<(), CliError> {
     let in_seconds = || Clock::system().now() + args.seconds;
     let until = args.at.unwrap_or_else(in_seconds);
     let ExpireArgs { client, label, server, .. } = args;
-    client.edit(|text| text.expire_secret(label, until), None)?;
+    let mut ends_before = None;
+    let change = |text: &ClientText<'_>| {
+        ends_before = end_of(text, label).filter(|end| *end < until);
+        text.expire_secret(label, until)
+    };
+    client.edit(change, None)?;
+    if let Some(end) = ends_before {
+        complain(&format!(
+            "warning: client {}: the secret {label} already ends at {}, which is earlier: nothing \
+             is changed",
+            client.id,
+            end.seconds_and_date()
+        ));
+    }
     client.warn()?;
     client.wait_until(server, |client| {
         let ends = secret_of(client, label).and_then(|secret| secret["expires_at"].as_u64());
         ends.is_some_and(|ends| ends <= until.0)
     })
+}
+
+/// Returns when the secret with this label ends; `None` if it does not end, is not there, or the
+/// entry has a fault.
+fn end_of(text: &ClientText<'_>, label: &str) -> Option<UnixTime> {
+    let entry = entry_of(text.text, text.client_id)?;
+    secret_of(&entry, label)?["expires_at"].as_u64().map(UnixTime)
 }
 
 /// Returns the labels of the client's secrets, or no labels if the entry has a fault. The edit that

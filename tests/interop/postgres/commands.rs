@@ -100,6 +100,14 @@ fn each_command_of_clients_says_the_same_on_both_stores() {
         let ended = both.same(&arguments, input);
         assert_eq!(ended.code, Some(code), "{arguments:?}: {ended:?}");
     }
+    let later = ["client", "expire-secret", "--id", "a", "--label", "first", "--in", "2h"];
+    let expired = both.same(&later, "");
+    assert!(expired.stderr.contains("the secret first already ends at"), "{expired:?}");
+    let rotated = both.same(&["client", "rotate-secret", "--id", "f"], "");
+    assert!(rotated.stderr.contains("client f: it can get no token: it has no scope"));
+    let again =
+        both.same(&["client", "import", "-"], "{\"client_id\": \"g\"}\n{\"client_id\": \"f\"}\n");
+    again.assert_error(1, &["standard input:2: client_id: is registered in postgres://"]);
     let listed = both.same(&["client", "list"], "");
     let ids: Vec<Value> = listed
         .stdout

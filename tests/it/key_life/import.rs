@@ -57,6 +57,10 @@ fn import_refuses_what_the_server_would_not_load() {
         (pem[..pem.len() / 2].to_owned(), "is not an unencrypted PKCS#8 private key"),
         ("hunter2\n".to_owned(), "is not an unencrypted PKCS#8 private key in PEM"),
         (crate::cli_faults::SHORT_KEY.to_owned(), "is not a usable RSA key of 2048 to 4096 bits"),
+        (
+            crate::cli_faults::EXPONENT_KEY.to_owned(),
+            "is not a usable RSA key of 2048 to 4096 bits: its public exponent is less than 65537",
+        ),
         (crate::cli_faults::CURVE_KEY.to_owned(), "is not a usable RSA key of 2048 to 4096 bits"),
         (pem.clone(), "already"),
     ] {

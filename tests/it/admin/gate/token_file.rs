@@ -24,13 +24,13 @@ fn assert_refused(home: &Home, says: &[&str]) {
 #[test]
 fn an_unusable_token_file_is_refused_with_the_remedy() {
     let home = Home::new();
-    assert_refused(&home, &["grantd: admin.token: cannot be read: "]);
+    assert_refused(&home, &["grantd: --admin-token-file: admin.token: cannot be read: "]);
     for mode in [0o604, 0o644, 0o601, 0o606] {
         write_token(&home, TOKEN);
         set_mode(&home.path(FILE), mode);
         assert_refused(
             &home,
-            &["grantd: admin.token: can be read by everyone", "chmod 600", "defaultMode: 0440"],
+            &["-file: admin.token: can be read by everyone", "chmod 600", "defaultMode: 0440"],
         );
     }
     let long = "hunter2-".repeat(129);
@@ -48,7 +48,7 @@ fn an_unusable_token_file_is_refused_with_the_remedy() {
     assert_refused(&home, &["admin.token: must hold one line of 32 to 1024 printable ASCII"]);
     // A fault of another file is reported together with the fault of the token file.
     home.write("clients.json", "[]");
-    assert_refused(&home, &["grantd: clients.json:1:", "grantd: admin.token: must hold one line"]);
+    assert_refused(&home, &["grantd: clients.json:1:", "-file: admin.token: must hold one line"]);
 }
 
 #[test]
@@ -173,9 +173,9 @@ fn every_command_that_asks_a_server_sends_the_token() {
         set_mode(&home.path("wrong.token"), 0o604);
         let wrong = ["--admin", &admin, "--admin-token-file", "wrong.token"];
         let shared = run(with(&wrong));
-        shared.assert_error(1, &["grantd: wrong.token: can be read by everyone"]);
+        shared.assert_error(1, &["_FILE): wrong.token: can be read by everyone"]);
         set_mode(&home.path("wrong.token"), 0o600);
-        run(with(&wrong)).assert_error(1, &["answered 401"]);
+        run(with(&wrong)).assert_error(1, &["answered 401: wrong.token does not hold its admin"]);
     }
 }
 
