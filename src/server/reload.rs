@@ -170,9 +170,9 @@ impl Reloader {
         if !is_applied && faults.is_empty() {
             info!("nothing to reload: the files are valid and unchanged");
         }
-        self.report(is_applied, &faults, stays);
         in_force.degraded[0] = degraded(&faults, stays);
         self.show(in_force);
+        self.report(is_applied, &faults, stays);
         Reloaded { is_applied, faults }
     }
 
@@ -214,13 +214,14 @@ impl Reloader {
             false
         });
         let stays = "the previous version of each of these clients and keys stays in force";
-        let is_known = in_force.degraded[1] == degraded(&faults, stays);
+        let degraded = degraded(&faults, stays);
+        let is_known = in_force.degraded[1] == degraded;
+        in_force.degraded[1] = degraded;
+        self.show(in_force);
         if is_applied || !is_known {
             let new: &[String] = if is_known { &[] } else { &faults };
             self.report(is_applied, new, stays);
         }
-        in_force.degraded[1] = degraded(&faults, stays);
-        self.show(in_force);
         Reloaded { is_applied, faults }
     }
 
