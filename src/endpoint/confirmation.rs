@@ -2,9 +2,8 @@
 
 use crate::endpoint::Exchange;
 use crate::endpoint::single_use::use_up;
-use crate::endpoint::token::TokenRequest;
 use crate::oauth::client::{AuthMethod, Client};
-use crate::oauth::client_certificate::{ClientCertificate, Verification};
+use crate::oauth::client_certificate::{ClientCertificate, ShownCertificate, Verification};
 use crate::oauth::confirmation::Confirmation;
 use crate::oauth::dpop::{DpopError, Proof, Target};
 use crate::oauth::error::Cause;
@@ -12,7 +11,7 @@ use crate::oauth::header_field::HeaderField;
 use crate::state::uses::{Owner, SingleUse};
 
 /// Returns what the token of the authenticated `client` is bound to. Uses up the DPoP proof, if there
-/// is one.
+/// is one; it must name the HTTP `method` of the request.
 ///
 /// # Errors
 ///
@@ -21,15 +20,17 @@ use crate::state::uses::{Owner, SingleUse};
 pub async fn confirm(
     exchange: &Exchange<'_>,
     client: &Client,
-    request: &TokenRequest<'_>,
+    certificate: &ShownCertificate,
+    dpop: HeaderField<'_>,
+    method: &str,
 ) -> Result<Confirmation, Cause> {
     let certificate = if client.has_certificate_bound_tokens {
-        let shown = request.certificate.get()?.filter(|shown| may_confirm(shown, client));
+        let shown = certificate.get()?.filter(|shown| may_confirm(shown, client));
         Some(shown.ok_or(Cause::CertificateMissing)?.thumbprint)
     } else {
         None
     };
-    let proof = match request.dpop {
+    let proof = match dpop {
         HeaderField::Absent if client.has_dpop_bound_tokens => {
             return Err(Cause::Dpop(DpopError::Missing));
         }
@@ -41,7 +42,7 @@ pub async fn confirm(
     let exchange = &exchange.at_present();
     let Exchange { context, snapshot, endpoint, now, .. } = *exchange;
     let url = snapshot.issuer.join(endpoint);
-    let target = Target { method: request.method, url: &url };
+    let target = Target { method, url: &url };
     let proof = Proof::verify(proof, target, now, context.nonces(snapshot)).map_err(Cause::Dpop)?;
     let single_use = SingleUse {
         client_id: &client.id,

@@ -22,6 +22,7 @@ mod cli;
 mod cli_client;
 mod cli_config;
 mod cli_faults;
+mod cli_import;
 mod cli_key;
 mod cli_output;
 mod cli_token;
