@@ -40,7 +40,7 @@ pub(super) fn run(args: ServeArgs) -> Result<(), CliError> {
 
 fn check(args: ServeArgs) -> Result<(), CliError> {
     let config_file = args.config.clone();
-    let config = args.resolve()?;
+    let config = args.clone().resolve()?;
     #[cfg(feature = "opentelemetry")]
     crate::cli::collector::configured()?;
     let Loaded { name, text, clients, keys, issuer } = load(&config, config_file.as_deref())?;
@@ -66,6 +66,7 @@ fn check(args: ServeArgs) -> Result<(), CliError> {
     });
     let warnings = of_proxies
         .into_iter()
+        .chain(args.without_effect(&config))
         .chain(about_state_directory(&config.startup.state))
         .chain(of_issuer)
         .chain(addresses::warnings(&config))

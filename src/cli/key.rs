@@ -305,7 +305,13 @@ impl KeyArgs {
         let is_in_files = keys.is_some();
         let args =
             ServeArgs { keys, store_url: store.url, config, clients, ..ServeArgs::default() };
-        let config = if is_in_files { args.resolve_for_files() } else { args.resolve() }?;
+        let mut config = args.clone().resolve()?;
+        if is_in_files {
+            config.startup.store.url = None;
+        }
+        if let Some(problem) = args.without_effect(&config) {
+            complain(&format!("warning: {problem}"));
+        }
         #[cfg(feature = "postgres")]
         if config.startup.store.url.is_some() {
             let database = Box::new(database(&config)?);

@@ -42,6 +42,9 @@ fn start(args: ServeArgs) -> Result<(), CliError> {
     let (log, _writer) = logging::install(&config.startup.log)
         .map_err(|error| CliError(format!("logging cannot be set up: {error}")))?;
     log_panics();
+    if let Some(problem) = args.without_effect(&config) {
+        warn!("{problem}");
+    }
     #[cfg(unix)]
     if let Err(error) = process::raise_descriptor_limit() {
         warn!(%error, "the limit of open files cannot be raised to its hard limit");

@@ -38,12 +38,12 @@ pub(super) struct ServeArgs {
     pub(super) admin_token_file: Option<String>,
     /// Client registry [env: GRANTD_CLIENTS] [default: clients.json].
     #[arg(long, value_name = "FILE", value_hint = ValueHint::FilePath,
-          value_parser = value_of("clients"), conflicts_with = "store_url")]
+          value_parser = value_of("clients"))]
     pub(super) clients: Option<String>,
     /// Directory of signing keys; the first start generates a key [env: GRANTD_KEYS]
     /// [default: keys].
     #[arg(long, value_name = "DIRECTORY", value_hint = ValueHint::DirPath,
-          value_parser = value_of("keys"), conflicts_with = "store_url")]
+          value_parser = value_of("keys"))]
     pub(super) keys: Option<String>,
     /// Directory for data that must survive a restart, such as revocations [env: GRANTD_STATE]
     /// [default: state].
@@ -87,32 +87,7 @@ const LOG_LEVELS: [&str; 4] = ["error", "warn", "info", "debug"];
 impl ServeArgs {
     /// Resolves the configuration. If several sources set the same setting, the first of these
     /// sources applies: flag, environment, configuration file, default.
-    ///
-    /// A flag that names files must not be ignored in favour of a store, so the two together are an
-    /// error.
     pub(super) fn resolve(self) -> Result<Config, CliError> {
-        let flags = [("--clients", &self.clients), ("--keys", &self.keys)];
-        let given = flags.into_iter().find(|(_, value)| value.is_some()).map(|(flag, _)| flag);
-        let config = self.resolve_sources()?;
-        match (given, &config.startup.store.url) {
-            (Some(flag), Some(url)) => Err(CliError(format!(
-                "{flag}: clients and keys are in the store {url}, which GRANTD_STORE_URL or \
-                 store.url in the configuration file names: omit {flag}, or unset the store's URL \
-                 to use files"
-            ))),
-            _ => Ok(config),
-        }
-    }
-
-    /// Resolves the configuration for a command whose flags say that it works on files: a store that
-    /// the environment or the configuration file names is left out.
-    pub(super) fn resolve_for_files(self) -> Result<Config, CliError> {
-        let mut config = self.resolve_sources()?;
-        config.startup.store.url = None;
-        Ok(config)
-    }
-
-    fn resolve_sources(self) -> Result<Config, CliError> {
         let file = self.config.as_deref().map(Layer::from_file).transpose()?;
         if let (Some(path), Some(layer)) = (&self.config, &file) {
             require_hidden_password(path, layer)?;
@@ -120,6 +95,18 @@ impl ServeArgs {
         let environment = environment::layers(&flags())?;
         let layers = file.into_iter().chain(environment).chain(self.layers()?);
         Ok(Config::from_layers(layers)?)
+    }
+
+    /// Says which of the flags have no effect, because the resolved `config` has a store; `None` if
+    /// all have.
+    pub(super) fn without_effect(&self, config: &Config) -> Option<String> {
+        let store = config.startup.store.url.as_ref()?;
+        let flags = [("--clients", &self.clients), ("--keys", &self.keys)];
+        let given = flags.into_iter().filter(|(_, value)| value.is_some());
+        let given: Vec<_> = given.map(|(flag, _)| flag).collect();
+        (!given.is_empty()).then(|| {
+            format!("{}: no effect: clients and keys are in the store {store}", given.join(", "))
+        })
     }
 
     /// Returns `error` with the place of the setting with which one of its lines begins: the flag,

@@ -97,17 +97,11 @@ fn a_flag_that_names_files_is_not_ignored_for_a_store() {
         way(&["key", "rotate", "--now", "--keys", "keys"]).assert_fine();
         way(&["key", "retire", "--keys", "keys", "--clients", "clients.json"]).assert_fine();
         way(&["key", "list"]).assert_error(1, &["127.0.0.1:1", "cannot be reached"]);
-        for command in ["serve", "check"] {
-            for (flag, value) in [("--clients", "clients.json"), ("--keys", "keys")] {
-                let says = format!("grantd: {flag}: clients and keys are in the store postgres://");
-                way(&[command, flag, value]).assert_error(1, &[&says, "unset the store's URL"]);
-            }
-        }
-        way(&["key", "list", "--clients", "clients.json"])
-            .assert_error(1, &["grantd: --clients: "]);
+        way(&["key", "list", "--clients", "clients.json"]).assert_error(
+            1,
+            &["grantd: warning: --clients: no effect: clients and keys are in the store postgres://"],
+        );
     }
-    let both = ["check", "--keys", "keys", "--store", NO_STORE];
-    run(home.command(&both)).assert_error(2, &["--keys <DIRECTORY>", "--store <URL>"]);
     // Variables and the file's settings stand below the store.
     let below = [("GRANTD_KEYS", "keys"), ("GRANTD_STORE_URL", NO_STORE)];
     run(home.command(&["key", "list"]).envs(below)).assert_error(1, &["cannot be reached"]);

@@ -252,6 +252,11 @@ fn check_reads_the_store() {
     for says in ["client a: can get no token", "ok: clients: 1, keys: 1"] {
         assert!(checked.assert_fine().contains(says), "{checked:?}");
     }
+    let mut of_files = with_store(&home, &url, &["check", "--listen", "127.0.0.1:0"]);
+    let warned = run(of_files.args(["--clients", "clients.json", "--keys", "keys"]));
+    let says =
+        "warning: --clients, --keys: no effect: clients and keys are in the store postgres://";
+    assert!(warned.assert_fine().contains(says), "{warned:?}");
     let mut stale = with_store(&home, &url, &["check", "--listen", "127.0.0.1:0"]);
     stale.env("GRANTD_STORE__POLL_MS", "1000").env("GRANTD_STORE__MAX_STALENESS", "1");
     run(stale).assert_error(1, &["store.max_staleness: 1 s is not longer than store.poll_ms"]);

@@ -430,7 +430,10 @@ fn a_wrong_master_key_or_none_is_refused_with_what_to_do() {
     set_mode(&file, 0o600);
     let of_file = [("GRANTD_STORE__MASTER_KEY_FILE", file.to_str().unwrap())];
     let own = [("GRANTD_STORE_URL", &*url)];
-    drop(Program::start_with(home, &["--issuer", ISSUER], &[&own[..], &of_file].concat()));
+    let arguments = ["--issuer", ISSUER, "--keys", "keys"];
+    let server = Program::start_with(home, &arguments, &[&own[..], &of_file].concat());
+    let is_warning = |text: &str| text.starts_with("--keys: no effect");
+    server.log.wait_for(|line| line["message"].as_str().is_some_and(is_warning));
 }
 
 /// A name in the database may be anything.
