@@ -38,7 +38,7 @@ use clap::{ArgMatches, CommandFactory, FromArgMatches, Parser, Subcommand};
 
 use crate::cli::error::{CliError, complain};
 use crate::cli::output::written;
-use crate::cli::settings::{ServeArgs, check_store_flag, flags};
+use crate::cli::settings::{ServeArgs, check_store_flag};
 
 /// Runs the program with the arguments of the process.
 pub fn run() -> ExitCode {
@@ -88,13 +88,6 @@ fn read_command_line() -> Result<Cli, ExitCode> {
     if let Some(Err(problem)) = store_url.map(|url| check_store_flag(url)) {
         complain(&problem.to_string());
         return Err(ExitCode::from(USAGE));
-    }
-    // Commands with the argument `--config` also read settings from the environment. A faulty
-    // variable is not wrong usage, whether or not its setting has a flag.
-    if matches.try_contains_id("config").is_ok()
-        && let Err(faults) = environment::layers(&flags())
-    {
-        return Err(exit_code(&Err(faults)));
     }
     Ok(read)
 }

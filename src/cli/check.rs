@@ -35,10 +35,10 @@ use crate::state::revocations::Revocations;
 use crate::state::uses::Uses;
 
 pub(super) fn run(args: ServeArgs) -> Result<(), CliError> {
-    check(args.clone()).map_err(|error| args.with_places(&error))
+    check(&args).map_err(|error| args.with_places(&error))
 }
 
-fn check(args: ServeArgs) -> Result<(), CliError> {
+fn check(args: &ServeArgs) -> Result<(), CliError> {
     let config_file = args.config.clone();
     let config = args.clone().resolve()?;
     #[cfg(feature = "opentelemetry")]

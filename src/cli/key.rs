@@ -306,8 +306,11 @@ impl KeyArgs {
         let args =
             ServeArgs { keys, store_url: store.url, config, clients, ..ServeArgs::default() };
         let mut config = args.clone().resolve()?;
-        if is_in_files {
-            config.startup.store.url = None;
+        if is_in_files && let Some(store) = config.startup.store.url.take() {
+            let keys = config.live.keys.display();
+            complain(&format!(
+                "warning: --keys: works on the keys in {keys}, not on those in {store}"
+            ));
         }
         if let Some(problem) = args.without_effect(&config) {
             complain(&format!("warning: {problem}"));

@@ -116,7 +116,7 @@ fn read<'b>(
         return Err(Cause::Charset);
     }
 
-    let names: Vec<&str> = fields.iter().map(|(name, _)| *name).collect();
+    let names: Vec<&str> = fields.iter().map(|(name, _)| *name).chain(["resource"]).collect();
     let parameters = match json::parse(body, &names, head.max_parameters) {
         Err(FormError::NotUtf8) if charset == Charset::Ascii => return Err(Cause::Charset),
         read => read?,

@@ -52,6 +52,10 @@ fn read<'a>(
         if parameters.count() == max_parameters {
             return Err(FormError::TooMany);
         }
+        // In a form, `resource` may be repeated.
+        if parameters.contains(&name) {
+            return Err(FormError::Repeated);
+        }
         let is_list = list == Some(&*name);
         let value = match value {
             Value::Text(text) => text,
