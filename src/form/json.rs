@@ -309,6 +309,7 @@ mod tests {
             (b"{\"scope\":[\"a\"]}", FormError::JsonType),
             (b"{\"scope\":\"a\",\"scope\":\"a\"}", FormError::Repeated),
             (b"{\"x\":1,\"\\u0078\":2}", FormError::Repeated),
+            (b"{\"resource\":\"a\",\"resource\":\"b\"}", FormError::Repeated),
             (b"{\"x\":{\"a\":1,\"a\":1}}", FormError::Repeated),
             (b"{\"x\":[[],{\"y\":{\"a\":1,\"a\":1}},1]}", FormError::Repeated),
             (b"{\"scope\":{\"a\":1,\"a\":1}}", FormError::Repeated),

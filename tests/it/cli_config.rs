@@ -93,9 +93,20 @@ fn a_flag_that_names_files_is_not_ignored_for_a_store() {
         }];
     for way in ways {
         way(&["client", "list", "--clients", "clients.json"]).assert_fine();
-        way(&["key", "list", "--keys", "keys"]).assert_fine();
-        way(&["key", "rotate", "--now", "--keys", "keys"]).assert_fine();
-        way(&["key", "retire", "--keys", "keys", "--clients", "clients.json"]).assert_fine();
+        for command in [
+            &["key", "list", "--keys", "keys"][..],
+            &["key", "rotate", "--now", "--keys", "keys"],
+            &["key", "retire", "--keys", "keys", "--clients", "clients.json"],
+        ] {
+            let ended = way(command);
+            let says =
+                "grantd: warning: --keys: works on the keys in keys, not on those in postgres:";
+            assert_eq!(ended.code, Some(0), "{ended:?}");
+            assert!(
+                ended.stderr.starts_with(says) && ended.stderr.lines().count() == 1,
+                "{ended:?}"
+            );
+        }
         way(&["key", "list"]).assert_error(1, &["127.0.0.1:1", "cannot be reached"]);
         way(&["key", "list", "--clients", "clients.json"]).assert_error(
             1,

@@ -135,6 +135,13 @@ fn every_dialect_binds_a_token_to_the_key_of_the_proof() {
             assert_eq!(token.claims["cnf"], json!({ "jkt": signer.thumbprint() }));
             assert_eq!(token.header["typ"], "at+jwt");
             assert_eq!(answer.header("dpop-nonce"), None);
+            let own = json!({
+                "token": answer.json()["access_token"],
+                "client_id": client, "client_secret": secret_of(client),
+            });
+            let validate = Request::new("POST", "/v1/api/oauth/validateToken")
+                .typed_body("application/json", own.to_string());
+            assert_eq!(validate.send(library.address).json(), json!({ "valid": true }));
 
             let text_of = |answer: &Response| match answer.json() {
                 Value::Array(errors) => errors[0]["invalid-params"][0].clone(),
