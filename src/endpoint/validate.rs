@@ -77,7 +77,7 @@ pub fn bearer<'s>(
 }
 
 /// Authenticates the client that sent the request. Returns two values: whether `token` is a valid
-/// token that was issued to this client, and the client's id.
+/// bearer token that was issued to this client, and the client's id.
 ///
 /// # Errors
 ///
@@ -91,7 +91,7 @@ pub async fn own_token<'s>(
     let client = &authenticate(exchange, credentials, Purpose::Other).await?.client;
     let exchange = &exchange.at_present();
     require_fresh(exchange).map_err(|cause| Refused::to(client, cause))?;
-    let valid = current(exchange, token).is_ok_and(|own| own.client.id == client.id);
+    let valid = unbound(exchange, token).is_ok_and(|own| own.client.id == client.id);
     Ok((valid, &client.id))
 }
 

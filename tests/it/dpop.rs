@@ -141,7 +141,7 @@ fn every_dialect_binds_a_token_to_the_key_of_the_proof() {
             });
             let validate = Request::new("POST", "/v1/api/oauth/validateToken")
                 .typed_body("application/json", own.to_string());
-            assert_eq!(validate.send(library.address).json(), json!({ "valid": true }));
+            assert_eq!(validate.send(library.address).json(), json!({ "valid": false }));
 
             let text_of = |answer: &Response| match answer.json() {
                 Value::Array(errors) => errors[0]["invalid-params"][0].clone(),
