@@ -81,7 +81,7 @@ fn every_command_uses_the_registry_and_keys_of_serve() {
 }
 
 /// No database listens there, so a command fails if it uses the store.
-const NO_STORE: &str = "postgres://nobody@127.0.0.1:1/none";
+const NO_STORE: &str = "postgres://node@127.0.0.1:1/none";
 
 #[test]
 fn a_flag_that_names_files_is_not_ignored_for_a_store() {
