@@ -65,9 +65,8 @@ pub async fn issue<'r, 's: 'r>(
     let client = &registered.client;
     let refused = |cause| Refused::to(client, cause);
     let mut grant = decide(exchange, client, request)?;
-    let TokenRequest { certificate, dpop, method, .. } = *request;
-    let confirmed = pin!(confirm(exchange, client, certificate, dpop, method));
-    grant.confirmation = confirmed.await.map_err(refused)?;
+    let confirmed = confirm(exchange, client, request.certificate, request.dpop, request.method);
+    grant.confirmation = pin!(confirmed).await.map_err(refused)?;
     let exchange = &exchange.at_present();
     let decided = context.clock.instant();
     let (parse, auth) = (parsed - exchange.received, decided - parsed);
